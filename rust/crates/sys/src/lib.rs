@@ -1,0 +1,1 @@
+//! The unsafe ground: shared memory, descriptor passing, socket options.

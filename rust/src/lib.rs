@@ -1,0 +1,1 @@
+//! The Python binding: the only crate that knows Python.
