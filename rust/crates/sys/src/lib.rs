@@ -1,1 +1,17 @@
-//! The unsafe ground: shared memory, descriptor passing, socket options.
+//! The unsafe ground, kept small: shared memory and the adoption of descriptors. Everything else here is a thin, safe
+//! wrapper that gives a system call the name that the gateway uses for it.
+
+mod channel;
+mod cpus;
+mod pipe;
+mod shm;
+mod socket;
+
+pub use channel::{Channel, MAX_DESCRIPTORS, MAX_MESSAGE, Received};
+pub use cpus::{allowed_cpus, descriptor_limit, pin_thread};
+pub use pipe::{PIPE_SIZE, Pipe};
+pub use shm::{SealedMap, SharedMemory, seal};
+pub use socket::{
+    Listening, abort_on_close, accept, connect_error, is_local_address, keepalive, listen, recv,
+    send, stream_socket,
+};

@@ -1,0 +1,160 @@
+//! Sockets as the gateway uses them: TCP, non-blocking, close-on-exec.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+/// Connections that may wait in one listener's accept queue; the kernel cuts it to net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+/// An idle connection is probed after this long, then every `KEEPALIVE_EVERY`, and given up after `KEEPALIVE_TRIES`:
+/// a peer that vanished is noticed in under three minutes.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
+const KEEPALIVE_TRIES: u32 = 5;
+
+/// One address served by one socket per worker.
+#[derive(Debug)]
+pub struct Listening {
+    /// The address with the port that the kernel chose, if 0 was asked for.
+    pub address: SocketAddr,
+    /// One SO_REUSEPORT socket per worker: the kernel spreads connections, workers share no queue.
+    pub sockets: Vec<OwnedFd>,
+}
+
+/// Binds `address` once per worker and listens. `[::]` serves IPv4 too.
+///
+/// A port that another process already serves is an error although SO_REUSEPORT would let the same user share it:
+/// two gateways on one port would each get half of the connections.
+pub fn listen(address: SocketAddr, workers: usize) -> io::Result<Listening> {
+    let open = |address: SocketAddr, share: bool| -> io::Result<Socket> {
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(share)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(!address.ip().is_unspecified())?;
+        }
+        // Inherited by accepted sockets (tcp(7)), which saves a system call for each.
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket)
+    };
+    let probe = open(address, false)?;
+    probe.listen(1)?;
+    drop(probe);
+    let mut sockets = Vec::with_capacity(workers);
+    let mut bound = address;
+    for _ in 0..workers.max(1) {
+        let socket = open(bound, true)?;
+        bound = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        socket.listen(BACKLOG)?;
+        sockets.push(OwnedFd::from(socket));
+    }
+    Ok(Listening { address: bound, sockets })
+}
+
+/// Accepts one connection: its socket and the peer, IPv4-mapped addresses as IPv4.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (fd, peer) = rustix::net::acceptfrom_with(listener, flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    // accept4(2) on TCP always gives the peer; an unspecified one is never allowed by a CIDR of a policy.
+    let peer = peer.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    Ok((fd, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+}
+
+/// A socket that is connecting to `address`; writable (or failed, see `connect_error`) when it is decided.
+pub fn stream_socket(address: SocketAddr) -> io::Result<OwnedFd> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(OwnedFd::from(socket))
+}
+
+/// SO_ERROR: how the connection attempt ended; `None` when it is connected (or still on its way).
+pub fn connect_error(fd: BorrowedFd<'_>) -> Option<io::Error> {
+    SockRef::from(&fd).take_error().unwrap_or_else(Some)
+}
+
+/// Turns on keepalive probes, so that a vanished peer ends the flow; best effort.
+pub fn keepalive(fd: BorrowedFd<'_>) {
+    let probes = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_TRIES);
+    let _ = SockRef::from(&fd).set_tcp_keepalive(&probes);
+}
+
+/// Makes the coming close send a reset (SO_LINGER with 0): how a reset on one side is carried to the other.
+pub fn abort_on_close(fd: BorrowedFd<'_>) {
+    let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+}
+
+/// Reads what is there; `Ok(0)` is the end of the stream.
+#[inline]
+pub fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    loop {
+        match rustix::net::recv(fd, &mut *buffer, RecvFlags::empty()) {
+            Ok((read, _)) => return Ok(read),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Writes what the socket takes; never raises SIGPIPE.
+#[inline]
+pub fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    loop {
+        match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL) {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Whether `ip` is an address of this machine: only such an address can be bound (bind(2), EADDRNOTAVAIL).
+pub fn is_local_address(ip: IpAddr) -> bool {
+    std::net::UdpSocket::bind((ip, 0)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_served_already_is_refused() {
+        let first = listen("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+        assert_eq!(first.sockets.len(), 2);
+        assert_ne!(first.address.port(), 0);
+        let second = listen(first.address, 2);
+        assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn an_accepted_peer_is_canonical_and_its_socket_sends_at_once() {
+        let listening = listen("[::]:0".parse().unwrap(), 1).unwrap();
+        let client = std::net::TcpStream::connect(("127.0.0.1", listening.address.port())).unwrap();
+        let (fd, peer) = loop {
+            match accept(listening.sockets[0].as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                other => break other.unwrap(),
+            }
+        };
+        assert_eq!(peer, client.local_addr().unwrap());
+        assert!(SockRef::from(&fd).tcp_nodelay().unwrap());
+        assert!(is_local_address(peer.ip()) && !is_local_address("192.0.2.1".parse().unwrap()));
+    }
+}
