@@ -1,2 +1,21 @@
 //! First bytes to what the client asks for: pure functions over bytes.
+//!
+//! Nothing here does I/O. A caller hands over all bytes that have arrived so far and gets an
+//! [`Answer`]; readers keep their position, so that bytes which arrive one at a time cost no more
+//! than bytes which arrive at once, and the answer is the same for every way of cutting them.
 #![forbid(unsafe_code)]
+
+pub mod name;
+
+/// What a reader says of the bytes so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer<T, M> {
+    /// The bytes are a proper prefix of what could still become any of the other answers.
+    NeedMore,
+    /// The whole was read.
+    Found(T),
+    /// These bytes are not of this protocol.
+    Not,
+    /// They are of this protocol and break its rules, or a rule of ours; `M` says which.
+    Malformed(M),
+}
