@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod name;
+pub mod tls;
 
 /// What a reader says of the bytes so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
