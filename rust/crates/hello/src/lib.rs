@@ -5,6 +5,7 @@
 //! than bytes which arrive at once, and the answer is the same for every way of cutting them.
 #![forbid(unsafe_code)]
 
+pub mod connect;
 pub mod name;
 pub mod tls;
 

@@ -12,6 +12,7 @@ use std::{
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
+pub(crate) use authority::parse_wire_host;
 pub use authority::{AuthorityError, parse_authority, parse_wire_authority};
 
 /// Longest name in bytes, without the root's dot (RFC 1035 §2.3.4: 255 octets on the wire).

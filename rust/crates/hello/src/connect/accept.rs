@@ -1,0 +1,42 @@
+//! Whether a client would rather read JSON than text (RFC 9110 §12.5.1).
+
+/// Weights are thousandths: a qvalue has at most three decimals (RFC 9110 §12.4.2).
+const FULL: u16 = 1000;
+
+/// True when `application/json`, or a type that ends in `+json`, is asked for by name and no text is
+/// wanted more. `*/*` asks for nothing by name: then text is what a person at a terminal can read.
+pub(super) fn prefers_json<'a>(fields: impl Iterator<Item = &'a [u8]>) -> bool {
+    let (mut json, mut text) = (0, 0);
+    for range in fields.flat_map(|field| field.split(|&byte| byte == b',')) {
+        let mut parts = range.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let weight = parts.find_map(weight).unwrap_or(FULL);
+        if kind == b"application/json"
+            || (kind.starts_with(b"application/") && kind.ends_with(b"+json"))
+        {
+            json = weight.max(json);
+        } else if kind.starts_with(b"text/") {
+            text = weight.max(text);
+        }
+    }
+    json > 0 && json >= text
+}
+
+/// `q=0.8` as 800; a parameter of another name is `None`, a weight that is not one counts as 0.
+fn weight(parameter: &[u8]) -> Option<u16> {
+    let digits = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="))?;
+    Some(match digits {
+        [b'1'] => FULL,
+        [b'1', b'.', zeros @ ..] if zeros.len() <= 3 && zeros.iter().all(|&byte| byte == b'0') => {
+            FULL
+        }
+        [b'0'] => 0,
+        [b'0', b'.', decimals @ ..]
+            if decimals.len() <= 3 && decimals.iter().all(u8::is_ascii_digit) =>
+        {
+            let places = [100, 10, 1];
+            decimals.iter().zip(places).map(|(&digit, place)| u16::from(digit - b'0') * place).sum()
+        }
+        _ => 0,
+    })
+}
