@@ -1,0 +1,279 @@
+"""The policy language: each key, its type, its default and its meaning, here and nowhere else.
+
+The reference page is generated from these definitions. Absence is `UNSET`, never null: a key with nothing behind it is
+a mistake (`from:` left empty would otherwise mean any source). What only the whole policy can tell — whether a name is
+a name, whether two rules tie — is checked by the compiler.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType, field
+
+from egress_gateway.units import Duration, Until
+
+VERSION: Final = "v1"
+# The data plane counts in 32 bits.
+_MOST: Final = 2**32 - 1
+# Longest text of a message, an owner or a reason, in characters: it goes into logs and into answers to clients.
+_TEXT: Final = 1024
+
+Count = Annotated[int, Meta(ge=1, le=_MOST)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Text = Annotated[str, Meta(max_length=_TEXT)]
+Action = Literal["deny", "allow"]
+Mode = Literal["enforce", "audit"]
+
+
+def _doc(description: str, *examples: object) -> Meta:
+    return Meta(description=description, examples=list(examples))
+
+
+class Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """What all parts of the language share. `later` names keys of the language that this version does not have, and
+    what to do without them."""
+
+    later: ClassVar[dict[str, str]] = {}
+
+
+class Listener(Section):
+    """An address to accept on, and how the destination is learned there."""
+
+    name: Annotated[str, _doc("How logs and metrics call it: 1 to 32 of `a-z 0-9 . _ -`.", "tls")]
+    bind: Annotated[str, _doc("Address and port to listen on.", "0.0.0.0:8443", "[::]:8443")]
+    accept: Annotated[
+        str | list[str],
+        _doc(
+            "How the destination is learned: `tls` (the name in the TLS hello), `connect` (HTTP CONNECT) or `tcp` "
+            "(fixed, see `to`). One word, or a list of one word.",
+            "tls",
+        ),
+    ]
+    port: (
+        Annotated[Port, _doc("`tls` only: the port that is dialled. Built in: 443, since a hello names no port.", 8443)]
+        | UnsetType
+    ) = UNSET
+    to: Annotated[str, _doc("`tcp` only, and needed there: the destination.", "db.partner.com:5432")] | UnsetType = (
+        UNSET
+    )
+
+
+class Default(Section):
+    """What holds where no rule says otherwise."""
+
+    action: Annotated[Action, _doc("The verdict where no rule matches.")] = "deny"
+    mode: Annotated[Mode, _doc("`audit` decides, records would-deny, and lets the connection through.")] = "enforce"
+    message: Annotated[
+        Text,
+        _doc(
+            "What a denied client is told. `{rule}` and `{decision}` are filled in.", "Ask #network. Quote {decision}."
+        ),
+    ] = "Blocked by egress policy ({rule}). Quote {decision}."
+    private_addresses: Annotated[
+        Action, _doc("Whether an allowed name may resolve to a private address that no rule names.")
+    ] = "deny"
+    no_name: Annotated[
+        Action, _doc("Whether a connection without a name (TLS without SNI) is judged by `action` or denied.")
+    ] = "deny"
+
+
+class ListFile(Section):
+    """A file of plain names, one a line; millions of them are fine."""
+
+    file: Annotated[str, _doc("Where it is; a relative path starts at the policy file that names it.", "ads.txt")]
+
+
+class Resolver(Section):
+    """How names become addresses, and for how long."""
+
+    servers: Annotated[
+        list[str],
+        _doc(
+            "DNS servers, address and port (53 where none is written). Empty: the system's servers.", ["10.0.0.10:53"]
+        ),
+    ] = field(default_factory=list)
+    hosts: Annotated[
+        dict[str, str | list[str]],
+        _doc("Names with fixed addresses. They are dialled even if they are private.", {"db.partner.com": "10.20.0.7"}),
+    ] = field(default_factory=dict)
+    min_ttl: Annotated[Duration, _doc("An answer is kept at least this long.")] = Duration(1_000)
+    max_ttl: Annotated[Duration, _doc("An answer is kept at most this long.")] = Duration(300_000)
+    negative_ttl: Annotated[Duration, _doc("That a name does not exist is kept at most this long.")] = Duration(5_000)
+    stale: Annotated[Duration, _doc("While the servers are down, an expired answer serves this much longer.")] = (
+        Duration(300_000)
+    )
+    timeout: Annotated[Duration, _doc("How long one attempt waits for a server.")] = Duration(2_000)
+    attempts: Annotated[Count, _doc("Attempts before a lookup has failed.")] = 2
+    cache_names: Annotated[Count, _doc("Names that the cache holds.")] = 10_000
+
+
+class Timeouts(Section):
+    """How long is too long."""
+
+    first_bytes: Annotated[Duration, _doc("From accept until the client has named its destination.")] = Duration(5_000)
+    connect: Annotated[Duration, _doc("From the decision until the destination has accepted.")] = Duration(5_000)
+    idle: Annotated[Duration, _doc("A connection without a byte in either direction is closed after this.")] = Duration(
+        3_600_000
+    )
+    drain: Annotated[Duration, _doc("At shutdown, connections may go on for this long.")] = Duration(300_000)
+    grace: Annotated[Duration, _doc("A connection that a changed policy denies may go on for this long.")] = Duration(0)
+
+
+class Admin(Section):
+    """Metrics and health over HTTP."""
+
+    bind: Annotated[str, _doc("Address and port, or `off`.", "127.0.0.1:9900", "off")] = "127.0.0.1:9900"
+
+
+class Log(Section):
+    """The decision log: one JSON line for each connection."""
+
+    decisions: Annotated[
+        str,
+        _doc(
+            "`stdout`, `stderr`, `off`, or a path; a relative path starts at the policy file.", "/var/log/egress.jsonl"
+        ),
+    ] = "stdout"
+
+
+class From(Section):
+    """Who is calling."""
+
+    later: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("namespace", "service_account", "label", "spiffe", "user"),
+        "sources are told apart by address: write `cidr:` with the addresses that are meant",
+    )
+    cidr: Annotated[
+        str | list[str], _doc("Addresses or networks of the callers; a list means any of them.", "10.0.0.0/8")
+    ]
+
+
+class Target(Section):
+    """A name, and the addresses that it may resolve to."""
+
+    name: Annotated[str, _doc("A destination as in `to`.", "artifacts.corp")]
+    addresses: Annotated[list[str], _doc("Addresses and networks, private ones included.", ["10.2.0.0/16"])]
+
+
+class Connections(Section):
+    """How many connections a rule grants."""
+
+    max: Annotated[Count, _doc("Connections at a time.", 2000)] | UnsetType = UNSET
+    new_per_second: Annotated[Count, _doc("New connections in a second.", 200)] | UnsetType = UNSET
+
+
+class Rule(Section):
+    """Which sources may, or may not, reach which destinations."""
+
+    later: ClassVar[dict[str, str]] = {
+        "bandwidth": "bound the rule by `connections: { max: … }`, or leave the key out",
+        "budget": "leave the key out; bytes per rule are in the metrics",
+    }
+    name: Annotated[
+        str, _doc("What logs, metrics and denials quote: 1 to 64 of `a-z 0-9 . _ -`, unique.", "payments-saas")
+    ]
+    from_: (
+        Annotated[
+            From | list[From],
+            _doc("Who is calling; a list means any of them. Built in: anyone.", {"cidr": "10.0.0.0/8"}),
+        ]
+        | UnsetType
+    ) = field(default=UNSET, name="from")
+    to: (
+        Annotated[
+            str | Target | list[str | Target],
+            _doc(
+                "Destinations: a name (`x` itself, `*.x` below it, `.x` both), an address, a network, a group or a list; "
+                "with `:port`, `:from-to` or `:*`. Without a port: 443, in a deny rule every port.",
+                [
+                    "api.stripe.com",
+                    "*.amazonaws.com:8443",
+                    "aws",
+                    {"name": "artifacts.corp", "addresses": ["10.2.0.0/16"]},
+                ],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    anywhere: Annotated[bool, _doc("`true` says on purpose that every destination is meant, in place of `to`.")] = False
+    deny: Annotated[bool, _doc("`true`: what matches is denied, whatever other rules allow.")] = False
+    mode: Annotated[Mode, _doc("As in `default`, for this rule. Built in: what `default` says.")] | UnsetType = UNSET
+    message: (
+        Annotated[
+            Text, _doc("What the denied client is told. Built in: what `default` says.", "Use workload identity.")
+        ]
+        | UnsetType
+    ) = UNSET
+    owner: Annotated[Text, _doc("Who answers for the rule.", "team-payments")] | UnsetType = UNSET
+    why: Annotated[Text, _doc("What the rule is for.", "PCI-1234 card processing")] | UnsetType = UNSET
+    until: (
+        Annotated[
+            Until,
+            _doc(
+                "From when on the rule no longer applies: a date (00:00 UTC of that day), or a timestamp with its offset.",
+                "2026-12-01",
+                "2026-12-01T18:00:00Z",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    connections: Annotated[Connections, _doc("How many connections the rule grants. Built in: no bound.")] = field(
+        default_factory=Connections
+    )
+    dial: (
+        Annotated[str, _doc("Host and port that are dialled instead of the name.", "edge.partner.com:8443")] | UnsetType
+    ) = UNSET
+    sni: Annotated[
+        Literal["agree", "any"], _doc("Whether the TLS name inside a CONNECT tunnel must be the name of the CONNECT.")
+    ] = "agree"
+
+
+class Config(Section):
+    """A policy file."""
+
+    later: ClassVar[dict[str, str]] = {"links": "leave the key out; bandwidth is not shaped yet"}
+    egress: Annotated[Literal["v1"], _doc("The version of the language; every file begins with it.")]
+    listeners: Annotated[
+        list[Listener],
+        _doc("Where clients connect. Built in: `tls` on 0.0.0.0:8443 and `connect` on 0.0.0.0:3128."),
+    ] = field(default_factory=list)
+    default: Annotated[Default, _doc("What holds where no rule says otherwise.")] = field(default_factory=Default)
+    groups: Annotated[
+        dict[str, list[str]], _doc("Destinations under a name of their own.", {"aws": ["*.amazonaws.com"]})
+    ] = field(default_factory=dict)
+    lists: Annotated[dict[str, ListFile], _doc("Long lists of names under a name.", {"ads": {"file": "ads.txt"}})] = (
+        field(default_factory=dict)
+    )
+    resolver: Annotated[Resolver, _doc("How names become addresses.")] = field(default_factory=Resolver)
+    timeouts: Annotated[Timeouts, _doc("How long is too long.")] = field(default_factory=Timeouts)
+    admin: Annotated[Admin, _doc("Metrics and health over HTTP.")] = field(default_factory=Admin)
+    log: Annotated[Log, _doc("The decision log.")] = field(default_factory=Log)
+    workers: Annotated[
+        Count | Literal["auto"], _doc("Threads that move bytes; `auto`: the CPUs that the cgroup allows.")
+    ] = "auto"
+    low_latency: Annotated[bool, _doc("`true` spins for a moment before it sleeps: a CPU for microseconds.")] = False
+    max_flows: Annotated[
+        Count | Literal["auto"], _doc("Connections per worker; `auto`: what the limit of open files allows.")
+    ] = "auto"
+    rules: Annotated[list[Rule], _doc("Who may reach what. Their order does not matter.")] = field(default_factory=list)
+
+
+#: What a gateway listens on when no file says: the two ways in that a client can use without any setup of the network.
+DEFAULT_LISTENERS: Final = (
+    Listener(name="tls", bind="0.0.0.0:8443", accept="tls"),
+    Listener(name="proxy", bind="0.0.0.0:3128", accept="connect"),
+)
+
+#: Words of `accept` that the language has and this version has not.
+LATER_ACCEPTS: Final = ("http", "socks5", "transparent")
+
+
+def decode_unit(kind: type, value: object) -> Any:
+    """msgspec's dec_hook: durations and dates as people write them."""
+    if kind is Duration:
+        return Duration.parse(value)
+    if kind is Until:
+        return Until.parse(value)
+    raise NotImplementedError(kind)

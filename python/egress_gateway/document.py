@@ -1,0 +1,200 @@
+"""The merged configuration → the normalised document that the compiler reads, and the way back from it to a file.
+
+The document has every default filled in and one spelling for everything: lists where users may leave them out,
+milliseconds, absolute paths.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from egress_gateway.config import DEFAULT_LISTENERS, Default, From, Listener, Resolver, Rule, Target, Timeouts
+from egress_gateway.errors import Path
+from egress_gateway.merge import Merged, Origin
+from egress_gateway.units import Duration
+from egress_gateway.validate import BROKEN
+
+VERSION = 1
+_DNS_PORT = 53
+
+
+class Document:
+    """`body` is the document; `origins` says which place of which file each part of it comes from."""
+
+    def __init__(self, merged: Merged) -> None:
+        self.origins: dict[Path, Origin] = {}
+        self._merged = merged
+        self.body: dict[str, Any] = {
+            "v": VERSION,
+            "settings": self._settings(),
+            "default": msgspec.to_builtins(merged.section("default", Default())),
+            "groups": {},
+            "lists": {},
+            "rules": [],
+        }
+        for path, origin in merged.origins.items():
+            inside = ("settings",) if path[0] in ("resolver", "timeouts", "workers", "max_flows", "low_latency") else ()
+            self.origins[inside + path] = origin
+        for name, items in merged.keyed("groups").items():
+            origin = merged.origins["groups", name]
+            self.body["groups"][name] = self._kept(items, ("groups", name), origin)
+        for name, item in merged.keyed("lists").items():
+            source, _ = merged.origins["lists", name]
+            self.body["lists"][name] = {"file": resolve_path(item.file, source.file)}
+        for rule, origin in merged.rules:
+            here = ("rules", len(self.body["rules"]))
+            self.origins[here] = origin
+            self.body["rules"].append(self._rule(rule, here, origin))
+
+    def encode(self) -> bytes:
+        """The document as JSON."""
+        return msgspec.json.encode(self.body)
+
+    def trace(self, path: Path) -> Origin | None:
+        """The place in a file that a path of the document comes from; None when no file says it."""
+        for length in range(len(path), 0, -1):
+            origin = self.origins.get(path[:length])
+            if origin is not None:
+                source, start = origin
+                return source, start + tuple(_written(item) for item in path[length:])
+        if path and isinstance(path[-1], str) and path[-1].endswith("_ms"):
+            return self.trace((*path[:-1], path[-1].removesuffix("_ms")))
+        return None
+
+    def _kept(self, items: list[Any], here: Path, origin: Origin) -> list[Any]:
+        """Items without the broken ones; the ones behind those have moved."""
+        kept: list[Any] = []
+        for index, item in enumerate(items):
+            if item is not BROKEN:
+                if index != len(kept):
+                    self.origins[(*here, len(kept))] = (origin[0], (*origin[1], index))
+                kept.append(item)
+        return kept
+
+    def _settings(self) -> dict[str, Any]:
+        merged = self._merged
+        listeners = []
+        for listener, origin in merged.listeners:
+            here = ("settings", "listeners", len(listeners))
+            self.origins[here] = origin
+            listeners.append(_listener(listener))
+        workers, flows = merged.values.get(("workers",), "auto"), merged.values.get(("max_flows",), "auto")
+        return {
+            "workers": 0 if workers == "auto" else workers,
+            "max_flows": 0 if flows == "auto" else flows,
+            "low_latency": merged.values.get(("low_latency",), False),
+            "listeners": listeners or [_listener(listener) for listener in DEFAULT_LISTENERS],
+            "timeouts": _in_ms(merged.section("timeouts", Timeouts())),
+            "resolver": self._resolver(),
+        }
+
+    def _resolver(self) -> dict[str, Any]:
+        resolver = self._merged.section("resolver", Resolver())
+        hosts = {name: _several(value) for name, value in self._merged.keyed("resolver", "hosts").items()}
+        return {
+            **_in_ms(resolver),
+            "servers": [_server(server) for server in _several(resolver.servers)],
+            "hosts": hosts,
+        }
+
+    def _rule(self, rule: Rule, here: Path, origin: Origin) -> dict[str, Any]:
+        source, start = origin
+        return {
+            "name": rule.name,
+            "file": source.file,
+            "line": source.locate(start).line,
+            "from": self._from(rule.from_, here, origin),
+            "to": self._to(rule.to, here, origin),
+            "anywhere": rule.anywhere,
+            "deny": rule.deny,
+            "mode": _or_none(rule.mode),
+            "message": _or_none(rule.message),
+            "owner": _or_none(rule.owner),
+            "why": _or_none(rule.why),
+            "until": None if rule.until is UNSET else rule.until.unix_s,
+            "connections": {
+                "max": _or_none(rule.connections.max),
+                "new_per_second": _or_none(rule.connections.new_per_second),
+            },
+            "dial": _or_none(rule.dial),
+            "sni": rule.sni,
+        }
+
+    def _from(self, given: Any, here: Path, origin: Origin) -> list[dict[str, str]]:
+        sources: list[dict[str, str]] = []
+        if given is UNSET:
+            return sources
+        source, start = origin
+        for index, item in enumerate(given) if isinstance(given, list) else [(None, given)]:
+            if not isinstance(item, From):
+                continue
+            path: Path = (*start, "from") if index is None else (*start, "from", index)
+            several = isinstance(item.cidr, list)
+            for position, cidr in enumerate(_several(item.cidr, keep=True)):
+                if cidr is not BROKEN:
+                    place: Path = (*path, "cidr", position) if several else (*path, "cidr")
+                    self.origins[(*here, "from", len(sources))] = (source, place)
+                    self.origins[(*here, "from", len(sources), "cidr")] = (source, place)
+                    sources.append({"cidr": cidr})
+        return sources
+
+    def _to(self, given: Any, here: Path, origin: Origin) -> list[dict[str, Any]]:
+        if given is UNSET:
+            return []
+        source, start = origin
+        if not isinstance(given, list):
+            self.origins[(*here, "to", 0)] = (source, (*start, "to"))
+            given = [given]
+        kept = self._kept(given, (*here, "to"), (source, (*start, "to")))
+        return [
+            {"name": item.name, "addresses": _several(item.addresses)}
+            if isinstance(item, Target)
+            else {"pattern": item}
+            for item in kept
+        ]
+
+
+def resolve_path(path: str, file: str) -> str:
+    """Absolute; a relative path starts at the directory of the policy file that says it."""
+    return os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(file)), path))
+
+
+def _written(item: str | int) -> str | int:
+    return item.removesuffix("_ms") if isinstance(item, str) else item
+
+
+def _listener(listener: Listener) -> dict[str, Any]:
+    words = _several(listener.accept)
+    port = listener.port if listener.port is not UNSET else 443 if words == ["tls"] else None
+    return {"name": listener.name, "bind": listener.bind, "accept": words, "port": port, "to": _or_none(listener.to)}
+
+
+def _in_ms(section: Resolver | Timeouts) -> dict[str, Any]:
+    values = msgspec.structs.asdict(section)
+    return {
+        **{key: value for key, value in values.items() if not isinstance(value, Duration)},
+        **{f"{key}_ms": value.ms for key, value in values.items() if isinstance(value, Duration)},
+    }
+
+
+def _several(value: Any, *, keep: bool = False) -> list[Any]:
+    if isinstance(value, list):
+        return value if keep else [item for item in value if item is not BROKEN]
+    return [value]
+
+
+def _or_none(value: Any) -> Any:
+    return None if value is UNSET else value
+
+
+def _server(text: str) -> str:
+    try:
+        address = ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return text
+    return f"[{address}]:{_DNS_PORT}" if address.version == 6 else f"{address}:{_DNS_PORT}"

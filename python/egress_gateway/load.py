@@ -1,0 +1,173 @@
+"""Policy files → one normalised document, or every mistake in them at once."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+from collections.abc import Iterable
+
+import msgspec
+
+from egress_gateway.config import LATER_ACCEPTS, Admin, Config, Log
+from egress_gateway.document import Document, resolve_path
+from egress_gateway.errors import ConfigError, ConfigErrors, Path, quote
+from egress_gateway.files import digest_of, read_all, reason
+from egress_gateway.merge import Merged, Origin
+from egress_gateway.positions import Source, parse
+from egress_gateway.validate import BROKEN, Validator, nearest
+
+_LOG_WORDS = ("stdout", "stderr", "off")
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration without a mistake that can be seen before it is compiled."""
+
+    #: For `Policy.compile`.
+    document: bytes
+    #: Address and port of the admin listener; None = off.
+    admin: str | None
+    #: `stdout`, `stderr`, `off`, or an absolute path.
+    log: str
+    #: Every file that was read, list files included, as absolute paths.
+    files: tuple[str, ...]
+    #: Of the names and contents of those files.
+    hash: str
+
+
+class Draft:
+    """What could be read of a configuration, with the mistakes found so far."""
+
+    def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
+        self.errors: list[ConfigError] = []
+        #: Places whose values are already reported, per file.
+        self.reported: dict[str, set[Path]] = {}
+        self._admin: str | None = None
+        self._log = "stdout"
+        raw, unreadable = read_all(paths)
+        self.errors += unreadable
+        #: A file is missing from the document as a whole: what refers to it cannot be judged.
+        self.partial = bool(unreadable)
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._files = [file.path for file in raw]
+        merged = Merged()
+        for file in raw:
+            self._mix(file.path, file.data)
+            source, wrong = parse(file.shown, file.data)
+            self.errors += wrong
+            if source.root is None:
+                self.partial = True
+                continue
+            config = self._validate(source)
+            if config is not BROKEN:
+                merged.add(source, config)
+            else:
+                self.partial = True
+        self.errors += merged.errors
+        self._check(merged)
+        self.document = Document(merged)
+
+    def loaded(self) -> Loaded:
+        """The configuration; call it only when there are no errors."""
+        return Loaded(
+            document=self.document.encode(),
+            admin=self._admin,
+            log=self._log,
+            files=tuple(self._files),
+            hash=self._hash.hexdigest(),
+        )
+
+    def report(self, origin: Origin, code: str, message: str, fix: str) -> None:
+        """Adds a mistake at a place of a file."""
+        source, path = origin
+        self.reported.setdefault(source.file, set()).add(path)
+        self.errors.append(source.error(path, code, message, fix))
+
+    def sorted_errors(self) -> list[ConfigError]:
+        """In the order in which the files were given, then by line."""
+        order = {file: index for index, file in enumerate(dict.fromkeys(error.file for error in self.errors))}
+        return sorted(self.errors, key=lambda error: (order[error.file], error.line, error.column))
+
+    def _validate(self, source: Source) -> Config:
+        assert source.root is not None
+        validator = Validator(source)
+        value = source.root.value
+        config = validator.read(Config, value)
+        if config is BROKEN and isinstance(value, dict):
+            # Without a right `egress:` line the rest is read all the same, for its own mistakes.
+            config = Validator(source).read(Config, {**value, "egress": "v1"})
+        self.errors += validator.errors
+        self.reported.setdefault(source.file, set()).update(validator.paths)
+        return config  # type: ignore[no-any-return]
+
+    def _mix(self, name: str, content: bytes) -> None:
+        for part in (os.fsencode(name), content):
+            self._hash.update(len(part).to_bytes(8, "little"))
+            self._hash.update(part)
+
+    def _check(self, merged: Merged) -> None:
+        for listener, origin in merged.listeners:
+            self._check_accept(listener.accept, (origin[0], (*origin[1], "accept")))
+            if listener.port is not msgspec.UNSET and listener.accept not in ("tls", ["tls"]):
+                message = "only a tls listener takes `port`; elsewhere the destination brings its own"
+                self.report((origin[0], (*origin[1], "port")), "unused_port", message, "remove `port`")
+        for name, item in merged.keyed("lists").items():
+            source, path = merged.origins["lists", name]
+            self._check_list(resolve_path(item.file, source.file), (source, (*path, "file")))
+        self._admin = self._check_admin(merged.section("admin", Admin()).bind, merged)
+        self._log = self._check_log(merged.section("log", Log()).decisions, merged)
+
+    def _check_accept(self, accept: str | list[str], origin: Origin) -> None:
+        for index, word in enumerate(accept if isinstance(accept, list) else [accept]):
+            if word in LATER_ACCEPTS:
+                place = (origin[0], (*origin[1], index)) if isinstance(accept, list) else origin
+                fix = "write one of tls, connect, tcp; one listener for each"
+                self.report(place, "not_in_this_version", f"`accept: {word}` is not in this version", fix)
+
+    def _check_list(self, path: str, origin: Origin) -> None:
+        try:
+            self._mix(path, digest_of(path))
+            if path not in self._files:
+                self._files.append(path)
+        except OSError as error:
+            fix = f"a relative path starts at the policy file; looked for {path}"
+            self.report(origin, "unreadable_list", reason(error).replace("the file", "the list"), fix)
+
+    def _check_admin(self, bind: str, merged: Merged) -> str | None:
+        if bind == "off":
+            return None
+        host, _, port = bind.rpartition(":")
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host if ":" not in host else ""
+        try:
+            ipaddress.ip_address(bare)
+            if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+                raise ValueError
+        except ValueError:
+            message = f"{quote(bind)} is not an address with a port"
+            self.report(
+                merged.origins["admin", "bind"], "bad_bind", message, 'write "127.0.0.1:9900" or "[::1]:9900", or off'
+            )
+        return bind
+
+    def _check_log(self, decisions: str, merged: Merged) -> str:
+        if decisions in _LOG_WORDS:
+            return decisions
+        origin = merged.origins["log", "decisions"]
+        if "/" in decisions:
+            return resolve_path(decisions, origin[0].file)
+        near = nearest(decisions, _LOG_WORDS)
+        fix = f"did you mean `{near}`?" if near else f"write stdout, stderr, off, or a path such as ./{decisions}"
+        self.report(origin, "bad_value", f"{quote(decisions)} is neither stdout, stderr, off nor a path with a /", fix)
+        return "stdout"
+
+
+def load(paths: Iterable[str | os.PathLike[str]]) -> Loaded:
+    """Reads files and directories as one configuration.
+
+    Raises:
+        ConfigErrors: with every mistake that can be seen before the policy is compiled.
+    """
+    draft = Draft(paths)
+    if draft.errors:
+        raise ConfigErrors(draft.sorted_errors())
+    return draft.loaded()

@@ -1,0 +1,152 @@
+"""Quantities as people write them: `5s`, `10m`, `2026-12-01`. A number without its unit is refused, with the fix."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Final
+
+# Milliseconds per unit, from the smallest to the largest.
+DURATION_UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+# 100 years in milliseconds: beyond it a duration is a typing error, and below it every sum fits 64 bits.
+MAX_DURATION_MS: Final = 100 * 365 * 86_400_000
+
+_DURATION = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,3}))?\s?([A-Za-zµ]*)")
+_LONG_UNITS: Final = {
+    **dict.fromkeys(("msec", "msecs", "millisecond", "milliseconds"), "ms"),
+    **dict.fromkeys(("sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("min", "mins", "minute", "minutes"), "m"),
+    **dict.fromkeys(("hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("day", "days"), "d"),
+}
+
+
+class UnitError(ValueError):
+    """A quantity that cannot be read; `fix` says what to write."""
+
+    def __init__(self, message: str, fix: str) -> None:
+        super().__init__(message)
+        self.fix = fix
+
+
+class Duration:
+    """A span of time in whole milliseconds."""
+
+    __slots__ = ("ms",)
+
+    def __init__(self, ms: int) -> None:
+        self.ms = ms
+
+    @classmethod
+    def parse(cls, value: object) -> Duration:
+        """Reads `250ms`, `5s`, `1.5h`, `5d`.
+
+        Raises:
+            UnitError: no unit, an unknown unit, not a quantity, too long, or finer than a millisecond.
+        """
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            raise _bare(f"{value:g}" if isinstance(value, float) else str(value))
+        match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise UnitError(
+                "this is not a duration", "write a number and its unit, for example 250ms, 5s, 10m, 1h or 5d"
+            )
+        whole, fraction, unit = match.group(1), match.group(2) or "", match.group(3)
+        if not unit:
+            raise _bare(match.group(0))
+        factor = DURATION_UNITS.get(unit)
+        if factor is None:
+            meant = _LONG_UNITS.get(unit.lower()) or (unit.lower() if unit.lower() in DURATION_UNITS else None)
+            number = whole + (f".{fraction}" if fraction else "")
+            known = "the units are ms, s, m (minutes), h and d"
+            raise UnitError(f'"{unit}" is no unit of time', f"write {number}{meant}; {known}" if meant else known)
+        scaled = int(whole + fraction) * factor
+        ms, rest = divmod(scaled, 10 ** len(fraction))
+        if rest:
+            raise UnitError("a duration is a whole number of milliseconds", "write it in ms, without a fraction")
+        if ms > MAX_DURATION_MS:
+            raise UnitError("this duration is longer than 100 years", f"write at most {MAX_DURATION_MS // 86_400_000}d")
+        return cls(ms)
+
+    def __str__(self) -> str:
+        for unit, factor in reversed(DURATION_UNITS.items()):
+            if self.ms and self.ms % factor == 0:
+                return f"{self.ms // factor}{unit}"
+        return "0s"
+
+    def __repr__(self) -> str:
+        return f"Duration({self})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Duration) and other.ms == self.ms
+
+    def __hash__(self) -> int:
+        return hash(self.ms)
+
+
+class Until:
+    """A moment from which on a rule no longer applies, in whole seconds since 1970-01-01T00:00:00Z."""
+
+    __slots__ = ("unix_s",)
+
+    def __init__(self, unix_s: int) -> None:
+        self.unix_s = unix_s
+
+    @classmethod
+    def parse(cls, value: object) -> Until:
+        """Reads a date (from 00:00 UTC of that day on), or an RFC 3339 timestamp with its offset.
+
+        Raises:
+            UnitError: not a date, no such day, or a time of day without an offset from UTC.
+        """
+        if isinstance(value, str):
+            value = _read_date(value.strip())
+        if isinstance(value, dt.datetime):
+            if value.tzinfo is None:
+                raise UnitError(
+                    "this time of day has no offset from UTC",
+                    f"write {value.isoformat(timespec='seconds')}Z if UTC is meant",
+                )
+            moment = value
+        elif isinstance(value, dt.date):
+            moment = dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
+        else:
+            raise _not_a_date()
+        seconds = int(moment.timestamp())
+        if seconds < 0:
+            raise UnitError("this moment is before 1970", "write a date to come, for example 2026-12-01")
+        return cls(seconds)
+
+    def __repr__(self) -> str:
+        return f"Until({dt.datetime.fromtimestamp(self.unix_s, dt.UTC):%Y-%m-%dT%H:%M:%SZ})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Until) and other.unix_s == self.unix_s
+
+    def __hash__(self) -> int:
+        return hash(self.unix_s)
+
+
+_DATE_SHAPE = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})?)?"
+)
+
+
+def _read_date(text: str) -> dt.date:
+    # fromisoformat() also takes week dates and compact forms, which nobody means here: the shape comes first.
+    if _DATE_SHAPE.fullmatch(text) is None:
+        raise _not_a_date()
+    try:
+        if len(text) == len("2026-12-01"):
+            return dt.date.fromisoformat(text)
+        return dt.datetime.fromisoformat(text.upper())
+    except ValueError:
+        raise UnitError("there is no such day or time", "write a day of the calendar, for example 2026-12-01") from None
+
+
+def _not_a_date() -> UnitError:
+    return UnitError("this is not a date", "write a date like 2026-12-01 (from 00:00 UTC on), or 2026-12-01T18:00:00Z")
+
+
+def _bare(number: str) -> UnitError:
+    return UnitError(f"{number} has no unit", f"write the unit: {number}s for seconds, {number}ms for milliseconds")
