@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 
 import msgspec
-from egress_core._dataplane import Policy, PolicyError
 
+from egress_core._dataplane import Policy, PolicyError
 from egress_gateway.errors import ConfigError, ConfigErrors, Path
 from egress_gateway.load import Draft, Loaded
 

@@ -38,7 +38,7 @@ class Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     later: ClassVar[dict[str, str]] = {}
 
 
-class Listener(Section):
+class Listener(Section, frozen=True):
     """An address to accept on, and how the destination is learned there."""
 
     name: Annotated[str, _doc("How logs and metrics call it: 1 to 32 of `a-z 0-9 . _ -`.", "tls")]
@@ -60,7 +60,7 @@ class Listener(Section):
     )
 
 
-class Default(Section):
+class Default(Section, frozen=True):
     """What holds where no rule says otherwise."""
 
     action: Annotated[Action, _doc("The verdict where no rule matches.")] = "deny"
@@ -79,13 +79,13 @@ class Default(Section):
     ] = "deny"
 
 
-class ListFile(Section):
+class ListFile(Section, frozen=True):
     """A file of plain names, one a line; millions of them are fine."""
 
     file: Annotated[str, _doc("Where it is; a relative path starts at the policy file that names it.", "ads.txt")]
 
 
-class Resolver(Section):
+class Resolver(Section, frozen=True):
     """How names become addresses, and for how long."""
 
     servers: Annotated[
@@ -109,7 +109,7 @@ class Resolver(Section):
     cache_names: Annotated[Count, _doc("Names that the cache holds.")] = 10_000
 
 
-class Timeouts(Section):
+class Timeouts(Section, frozen=True):
     """How long is too long."""
 
     first_bytes: Annotated[Duration, _doc("From accept until the client has named its destination.")] = Duration(5_000)
@@ -121,13 +121,13 @@ class Timeouts(Section):
     grace: Annotated[Duration, _doc("A connection that a changed policy denies may go on for this long.")] = Duration(0)
 
 
-class Admin(Section):
+class Admin(Section, frozen=True):
     """Metrics and health over HTTP."""
 
     bind: Annotated[str, _doc("Address and port, or `off`.", "127.0.0.1:9900", "off")] = "127.0.0.1:9900"
 
 
-class Log(Section):
+class Log(Section, frozen=True):
     """The decision log: one JSON line for each connection."""
 
     decisions: Annotated[
@@ -138,7 +138,7 @@ class Log(Section):
     ] = "stdout"
 
 
-class From(Section):
+class From(Section, frozen=True):
     """Who is calling."""
 
     later: ClassVar[dict[str, str]] = dict.fromkeys(
@@ -150,21 +150,21 @@ class From(Section):
     ]
 
 
-class Target(Section):
+class Target(Section, frozen=True):
     """A name, and the addresses that it may resolve to."""
 
     name: Annotated[str, _doc("A destination as in `to`.", "artifacts.corp")]
     addresses: Annotated[list[str], _doc("Addresses and networks, private ones included.", ["10.2.0.0/16"])]
 
 
-class Connections(Section):
+class Connections(Section, frozen=True):
     """How many connections a rule grants."""
 
     max: Annotated[Count, _doc("Connections at a time.", 2000)] | UnsetType = UNSET
     new_per_second: Annotated[Count, _doc("New connections in a second.", 200)] | UnsetType = UNSET
 
 
-class Rule(Section):
+class Rule(Section, frozen=True):
     """Which sources may, or may not, reach which destinations."""
 
     later: ClassVar[dict[str, str]] = {
@@ -185,7 +185,7 @@ class Rule(Section):
         Annotated[
             str | Target | list[str | Target],
             _doc(
-                "Destinations: a name (`x` itself, `*.x` below it, `.x` both), an address, a network, a group or a list; "
+                "Destinations: a name (`x` itself, `*.x` below it, `.x` both), an address, a network, a group or list; "
                 "with `:port`, `:from-to` or `:*`. Without a port: 443, in a deny rule every port.",
                 [
                     "api.stripe.com",
@@ -212,7 +212,7 @@ class Rule(Section):
         Annotated[
             Until,
             _doc(
-                "From when on the rule no longer applies: a date (00:00 UTC of that day), or a timestamp with its offset.",
+                "From when on the rule no longer applies: a date (00:00 UTC of that day), or a timestamp with offset.",
                 "2026-12-01",
                 "2026-12-01T18:00:00Z",
             ),
@@ -230,7 +230,7 @@ class Rule(Section):
     ] = "agree"
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     """A policy file."""
 
     later: ClassVar[dict[str, str]] = {"links": "leave the key out; bandwidth is not shaped yet"}

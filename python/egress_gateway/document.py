@@ -7,7 +7,6 @@ milliseconds, absolute paths.
 from __future__ import annotations
 
 import ipaddress
-import os
 from typing import Any
 
 import msgspec
@@ -15,6 +14,7 @@ from msgspec import UNSET
 
 from egress_gateway.config import DEFAULT_LISTENERS, Default, From, Listener, Resolver, Rule, Target, Timeouts
 from egress_gateway.errors import Path
+from egress_gateway.files import resolve_path
 from egress_gateway.merge import Merged, Origin
 from egress_gateway.units import Duration
 from egress_gateway.validate import BROKEN
@@ -78,7 +78,7 @@ class Document:
 
     def _settings(self) -> dict[str, Any]:
         merged = self._merged
-        listeners = []
+        listeners: list[dict[str, Any]] = []
         for listener, origin in merged.listeners:
             here = ("settings", "listeners", len(listeners))
             self.origins[here] = origin
@@ -157,11 +157,6 @@ class Document:
             else {"pattern": item}
             for item in kept
         ]
-
-
-def resolve_path(path: str, file: str) -> str:
-    """Absolute; a relative path starts at the directory of the policy file that says it."""
-    return os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(file)), path))
 
 
 def _written(item: str | int) -> str | int:

@@ -71,7 +71,7 @@ class ConfigError(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join(lines)
 
 
-class ConfigErrors(Exception):  # noqa: N818 - it holds errors, several of them
+class ConfigErrors(Exception):
     """Every mistake of a configuration, in the order of files and lines."""
 
     def __init__(self, errors: Iterable[ConfigError]) -> None:

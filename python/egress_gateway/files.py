@@ -1,4 +1,8 @@
-"""Which files make up the configuration, and their bytes, all of one moment."""
+"""Which files make up the configuration, and their bytes, all of one moment.
+
+Paths are texts here: `Path.resolve()` would follow the links that Kubernetes swaps, and they must be followed anew.
+"""
+# ruff: noqa: PTH
 
 from __future__ import annotations
 
@@ -135,6 +139,11 @@ def reason(error: OSError) -> str:
     """The system's words for an error, as part of a sentence."""
     text = error.strerror or str(error)
     return f"the file cannot be read: {text[:1].lower()}{text[1:]}"
+
+
+def resolve_path(path: str, file: str) -> str:
+    """Absolute; a relative path starts at the directory of the policy file that says it."""
+    return os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(file)), path))
 
 
 def digest_of(path: str) -> bytes:

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 import msgspec
 
 from egress_gateway.config import LATER_ACCEPTS, Admin, Config, Log
-from egress_gateway.document import Document, resolve_path
+from egress_gateway.document import Document
 from egress_gateway.errors import ConfigError, ConfigErrors, Path, quote
-from egress_gateway.files import digest_of, read_all, reason
+from egress_gateway.files import digest_of, read_all, reason, resolve_path
 from egress_gateway.merge import Merged, Origin
 from egress_gateway.positions import Source, parse
 from egress_gateway.validate import BROKEN, Validator, nearest

@@ -50,7 +50,7 @@ class Node:
             self.value[key] = node.value
 
 
-class SyntaxProblem(Exception):  # noqa: N818 - it becomes a ConfigError once the file is known
+class SyntaxProblem(Exception):
     """Text that cannot be read as its format."""
 
     def __init__(self, mark: Mark, code: str, message: str, fix: str) -> None:

@@ -67,7 +67,7 @@ class _Composer:
         if depth > MAX_DEPTH:
             raise too_deep(mark)
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event.anchor, mark)
+            return self._alias(event.anchor or "", mark)
         self._nodes += 1
         if self._nodes > MAX_NODES:
             raise too_many(mark)

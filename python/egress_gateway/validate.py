@@ -195,10 +195,12 @@ def metas(kind: Any) -> Iterable[msgspec.Meta]:
 
 
 def _bounds(kind: Any) -> tuple[int | None, int | None, int | None]:
-    low = high = length = None
+    low: int | None = None
+    high: int | None = None
+    length: int | None = None
     for meta in metas(kind):
-        low = meta.ge if meta.ge is not None else low  # type: ignore[assignment]
-        high = meta.le if meta.le is not None else high  # type: ignore[assignment]
+        low = int(meta.ge) if meta.ge is not None else low
+        high = int(meta.le) if meta.le is not None else high
         length = meta.max_length if meta.max_length is not None else length
     return low, high, length
 
