@@ -1,5 +1,28 @@
 //! The compiled policy: compile, match, explain.
 #![forbid(unsafe_code)]
+#![allow(clippy::cast_possible_truncation)]
 
+mod address;
+mod compile;
+mod decide;
+mod document;
+mod flat;
+mod message;
+mod names;
+mod nets;
+mod problem;
+mod screen;
+mod settings;
+mod snapshot;
+mod verify;
 mod vocab;
+
+pub use address::{AddressClass, classify};
+pub use compile::compile;
+pub use decide::{Decision, Destination, Item};
+pub use message::{MAX_MESSAGE, MessageValues, render_message};
+pub use problem::{PathPart, Problem};
+pub use screen::{Origin, Screened};
+pub use settings::{Listener, Resolver, Settings, Timeouts};
+pub use snapshot::{RuleId, RuleView, Snapshot, SnapshotError, SourceClass};
 pub use vocab::{Accept, End, Reason, Stage, Verdict};

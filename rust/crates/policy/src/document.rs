@@ -1,0 +1,159 @@
+//! The normalised policy document: what the control plane writes after it has read the user's files
+//! and filled in every default. Strings are checked later, so that each gets a problem of its own.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the document that this crate reads.
+pub(crate) const VERSION: u32 = 1;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Document {
+    pub v: u32,
+    pub settings: Settings,
+    pub default: Fallback,
+    #[serde(default)]
+    pub groups: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    pub lists: BTreeMap<String, ListFile>,
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub workers: u32,
+    pub max_flows: u32,
+    pub low_latency: bool,
+    pub listeners: Vec<Listener>,
+    pub timeouts: Timeouts,
+    pub resolver: Resolver,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listener {
+    pub name: String,
+    pub bind: String,
+    pub accept: Vec<String>,
+    pub port: Option<u32>,
+    pub to: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Timeouts {
+    pub first_bytes_ms: u64,
+    pub connect_ms: u64,
+    pub idle_ms: u64,
+    pub drain_ms: u64,
+    pub grace_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Resolver {
+    pub servers: Vec<String>,
+    pub hosts: BTreeMap<String, Vec<String>>,
+    pub min_ttl_ms: u64,
+    pub max_ttl_ms: u64,
+    pub negative_ttl_ms: u64,
+    pub stale_ms: u64,
+    pub timeout_ms: u64,
+    pub attempts: u32,
+    pub cache_names: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Action {
+    Allow,
+    Deny,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    Enforce,
+    Audit,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fallback {
+    pub action: Action,
+    pub mode: Mode,
+    pub message: String,
+    pub private_addresses: Action,
+    pub no_name: Action,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListFile {
+    /// Absolute path of a plain-name file.
+    pub file: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rule {
+    pub name: String,
+    #[serde(default)]
+    pub file: String,
+    #[serde(default)]
+    pub line: u32,
+    /// Empty: any source.
+    #[serde(default)]
+    pub from: Vec<Source>,
+    #[serde(default)]
+    pub to: Vec<To>,
+    #[serde(default)]
+    pub anywhere: bool,
+    #[serde(default)]
+    pub deny: bool,
+    pub mode: Option<Mode>,
+    pub message: Option<String>,
+    pub owner: Option<String>,
+    pub why: Option<String>,
+    /// Unix seconds from which on the rule no longer applies.
+    pub until: Option<u64>,
+    #[serde(default)]
+    pub connections: Connections,
+    pub dial: Option<String>,
+    #[serde(default)]
+    pub sni: Sni,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Source {
+    pub cidr: String,
+}
+
+/// Either `pattern`, or `name` with the `addresses` that it may resolve to.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct To {
+    pub pattern: Option<String>,
+    pub name: Option<String>,
+    pub addresses: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Connections {
+    pub max: Option<u32>,
+    pub new_per_second: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Sni {
+    #[default]
+    Agree,
+    Any,
+}

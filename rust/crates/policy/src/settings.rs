@@ -1,0 +1,346 @@
+//! The part of a policy that is not about who may reach what: listeners, timeouts, the resolver.
+//! Checked once at compile, with a problem for each mistake; typed again when a snapshot is opened.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use egress_hello::name::{Host, Name, parse_authority, parse_host};
+
+use crate::document;
+use crate::problem::{Problems, nearest, place};
+use crate::vocab::Accept;
+
+/// Bytes of a listener's name: what the flow record has room for.
+const MAX_LISTENER_NAME: usize = 32;
+/// Listeners of one gateway; the flow record counts them in 16 bits, and nobody needs more than this.
+const MAX_LISTENERS: usize = 256;
+/// Entries of `resolver.hosts`, and of name servers.
+const MAX_HOSTS: usize = 100_000;
+const MAX_SERVERS: usize = 16;
+/// The port dialled for a TLS destination whose listener does not say another.
+const TLS_PORT: u16 = 443;
+
+/// Everything that the data plane needs besides the rules.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Worker threads; 0 = as many as the cgroup's CPUs.
+    pub workers: u32,
+    /// Flows per worker; 0 = from the descriptor limit.
+    pub max_flows: u32,
+    /// Spin on the event loop before it blocks.
+    pub low_latency: bool,
+    pub listeners: Vec<Listener>,
+    pub timeouts: Timeouts,
+    pub resolver: Resolver,
+}
+
+/// An address to accept on, and how the destination is learned there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// At most 32 bytes of `[a-z0-9._-]`.
+    pub name: String,
+    pub bind: SocketAddr,
+    pub accept: Accept,
+    /// The port of destinations whose name comes without one (TLS).
+    pub port: u16,
+    /// The fixed destination of a `tcp` listener; `None` for all others.
+    pub to: Option<(Host, u16)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    pub first_bytes: Duration,
+    pub connect: Duration,
+    pub idle: Duration,
+    pub drain: Duration,
+    /// How long a flow that a new policy denies may still run.
+    pub grace: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolver {
+    /// Empty: the system's servers.
+    pub servers: Vec<SocketAddr>,
+    /// Names that the operator gave addresses himself; such addresses are dialled even if private.
+    pub hosts: HashMap<Name, Vec<IpAddr>>,
+    pub min_ttl: Duration,
+    pub max_ttl: Duration,
+    pub negative_ttl: Duration,
+    /// How long after its expiry an answer may still be used while the servers are down.
+    pub stale: Duration,
+    pub timeout: Duration,
+    pub attempts: u32,
+    /// Names that the cache holds.
+    pub cache_names: u32,
+}
+
+impl Settings {
+    /// The typed settings; mistakes are added to `problems`, and then the result is not to be used.
+    pub(crate) fn check(raw: &document::Settings, problems: &mut Problems) -> Self {
+        let t = &raw.timeouts;
+        for (key, value) in
+            [("first_bytes", t.first_bytes_ms), ("connect", t.connect_ms), ("idle", t.idle_ms)]
+        {
+            if value == 0 {
+                problems.add(
+                    place!["settings", "timeouts", format!("{key}_ms").as_str()],
+                    "bad_timeout",
+                    format!("`{key}: 0s` would end every connection at once"),
+                    "write a duration such as 5s",
+                );
+            }
+        }
+        Self {
+            workers: raw.workers,
+            max_flows: raw.max_flows,
+            low_latency: raw.low_latency,
+            listeners: check_listeners(&raw.listeners, problems),
+            timeouts: Timeouts {
+                first_bytes: Duration::from_millis(t.first_bytes_ms),
+                connect: Duration::from_millis(t.connect_ms),
+                idle: Duration::from_millis(t.idle_ms),
+                drain: Duration::from_millis(t.drain_ms),
+                grace: Duration::from_millis(t.grace_ms),
+            },
+            resolver: check_resolver(&raw.resolver, problems),
+        }
+    }
+}
+
+fn check_listeners(raw: &[document::Listener], problems: &mut Problems) -> Vec<Listener> {
+    let mut checked: Vec<Listener> = Vec::with_capacity(raw.len().min(MAX_LISTENERS));
+    if raw.len() > MAX_LISTENERS {
+        problems.add(
+            place!["settings", "listeners"],
+            "too_many",
+            format!("{} listeners; at most {MAX_LISTENERS} are possible", raw.len()),
+            "",
+        );
+        return checked;
+    }
+    for (index, listener) in raw.iter().enumerate() {
+        let at = |key: &str| place!["settings", "listeners", index, key];
+        let before = problems.len();
+        if !is_word(&listener.name, MAX_LISTENER_NAME) {
+            problems.add(at("name"), "bad_listener_name", format!("`{}` is not a listener name", shown(&listener.name)), format!("use 1 to {MAX_LISTENER_NAME} of a-z 0-9 . _ -, beginning with a letter or digit"));
+        }
+        if let Some(other) = raw[..index].iter().position(|other| other.name == listener.name) {
+            problems.add(
+                at("name"),
+                "duplicate_listener",
+                format!("listener {other} is already called `{}`", shown(&listener.name)),
+                "give each listener its own name",
+            );
+        }
+        let bind = listener.bind.parse::<SocketAddr>();
+        match &bind {
+            Err(_) => problems.add(
+                at("bind"),
+                "bad_bind",
+                format!("`{}` is not an address with a port", shown(&listener.bind)),
+                "write \"0.0.0.0:8443\" or \"[::]:8443\"",
+            ),
+            // Port 0 lets the kernel choose, so two of them do not collide.
+            Ok(address) if address.port() != 0 => {
+                if let Some(other) =
+                    raw[..index].iter().position(|other| other.bind.parse() == bind)
+                {
+                    problems.add(
+                        at("bind"),
+                        "duplicate_bind",
+                        format!(
+                            "`{address}` is already the address of listener `{}`",
+                            shown(&raw[other].name)
+                        ),
+                        "choose another port",
+                    );
+                }
+            }
+            Ok(_) => {}
+        }
+        let accept = check_accept(listener, &at, problems);
+        let port = match listener.port {
+            None => TLS_PORT,
+            Some(port) => u16::try_from(port).ok().filter(|port| *port != 0).unwrap_or_else(|| {
+                problems.add(
+                    at("port"),
+                    "bad_port",
+                    format!("{port} is not a port"),
+                    "ports go from 1 to 65535",
+                );
+                TLS_PORT
+            }),
+        };
+        let to = listener.to.as_deref().and_then(|to| match parse_authority(to.as_bytes()) {
+            Ok(target) => Some(target),
+            Err(why) => {
+                problems.add(
+                    at("to"),
+                    "bad_destination",
+                    format!("`{}` is not a destination: {why}", shown(to)),
+                    "write \"db.partner.com:5432\"",
+                );
+                None
+            }
+        });
+        if let (Ok(bind), Some(accept), true) = (bind, accept, problems.len() == before) {
+            checked.push(Listener { name: listener.name.clone(), bind, accept, port, to });
+        }
+    }
+    checked
+}
+
+fn check_accept(
+    listener: &document::Listener,
+    at: &impl Fn(&str) -> Vec<crate::PathPart>,
+    problems: &mut Problems,
+) -> Option<Accept> {
+    let [word] = listener.accept.as_slice() else {
+        problems.add(
+            at("accept"),
+            "bad_accept",
+            "a listener accepts exactly one protocol for now",
+            "write one of tls, connect, tcp; use one listener each",
+        );
+        return None;
+    };
+    let words = Accept::WORDS.iter().map(|(_, word)| *word);
+    let Some((number, _)) = Accept::WORDS.iter().find(|(_, known)| known == word) else {
+        let fix = nearest(word, words)
+            .map_or("write one of tls, connect, tcp".to_owned(), |near| {
+                format!("did you mean `{near}`?")
+            });
+        problems.add(
+            at("accept"),
+            "bad_accept",
+            format!("`{}` is not a protocol that a listener can accept", shown(word)),
+            fix,
+        );
+        return None;
+    };
+    let accept = Accept::from_number(*number)?;
+    match (accept, &listener.to) {
+        (Accept::Tcp, None) => problems.add(
+            at("to"),
+            "needs_to",
+            "a tcp listener cannot learn the destination from the client",
+            "add `to: \"host:port\"`",
+        ),
+        (Accept::Tls | Accept::Connect, Some(_)) => problems.add(
+            at("to"),
+            "unused_to",
+            format!("a {word} listener learns the destination from the client"),
+            "remove `to`, or write `accept: tcp`",
+        ),
+        _ => {}
+    }
+    Some(accept)
+}
+
+fn check_resolver(raw: &document::Resolver, problems: &mut Problems) -> Resolver {
+    let at = |key: &str| place!["settings", "resolver", key];
+    if raw.servers.len() > MAX_SERVERS {
+        problems.add(
+            at("servers"),
+            "too_many",
+            format!("{} name servers; at most {MAX_SERVERS} are possible", raw.servers.len()),
+            "",
+        );
+    }
+    if raw.hosts.len() > MAX_HOSTS {
+        problems.add(
+            at("hosts"),
+            "too_many",
+            format!("{} hosts; at most {MAX_HOSTS} are possible", raw.hosts.len()),
+            "",
+        );
+    }
+    let mut servers = Vec::new();
+    for (index, server) in raw.servers.iter().take(MAX_SERVERS).enumerate() {
+        match server.parse() {
+            Ok(address) => servers.push(address),
+            Err(_) => problems.add(
+                place!["settings", "resolver", "servers", index],
+                "bad_server",
+                format!("`{}` is not an address with a port", shown(server)),
+                "write \"10.0.0.10:53\"",
+            ),
+        }
+    }
+    let mut hosts = HashMap::new();
+    for (name, addresses) in raw.hosts.iter().take(MAX_HOSTS) {
+        let here = || place!["settings", "resolver", "hosts", name.as_str()];
+        let parsed: Vec<IpAddr> = addresses.iter().filter_map(|a| a.parse().ok()).collect();
+        if parsed.len() != addresses.len() || parsed.is_empty() {
+            problems.add(
+                here(),
+                "bad_address",
+                format!("the addresses of `{}` must be IPv4 or IPv6 addresses", shown(name)),
+                "write for example 10.20.0.7",
+            );
+        }
+        match parse_host(name.as_bytes()) {
+            Ok(Host::Name(name)) => drop(hosts.insert(name, parsed)),
+            Ok(Host::Ip(_)) => problems.add(
+                here(),
+                "bad_name",
+                format!("`{}` is an address, not a name", shown(name)),
+                "addresses need no entry here",
+            ),
+            Err(why) => problems.add(
+                here(),
+                "bad_name",
+                format!("`{}` is not a host name: {why}", shown(name)),
+                "",
+            ),
+        }
+    }
+    if raw.min_ttl_ms > raw.max_ttl_ms {
+        problems.add(at("min_ttl_ms"), "bad_ttl", "min_ttl is above max_ttl", "");
+    }
+    for (key, value) in [
+        ("timeout_ms", raw.timeout_ms),
+        ("attempts", raw.attempts.into()),
+        ("cache_names", raw.cache_names.into()),
+    ] {
+        if value == 0 {
+            problems.add(
+                at(key),
+                "bad_resolver",
+                format!("`{key}` must not be 0"),
+                "leave it out to get the built-in value",
+            );
+        }
+    }
+    Resolver {
+        servers,
+        hosts,
+        min_ttl: Duration::from_millis(raw.min_ttl_ms),
+        max_ttl: Duration::from_millis(raw.max_ttl_ms),
+        negative_ttl: Duration::from_millis(raw.negative_ttl_ms),
+        stale: Duration::from_millis(raw.stale_ms),
+        timeout: Duration::from_millis(raw.timeout_ms),
+        attempts: raw.attempts,
+        cache_names: raw.cache_names,
+    }
+}
+
+/// Names of listeners, rules, groups and lists: letters of one case, so that they sort, log and compare alike.
+pub(crate) fn is_word(text: &str, max: usize) -> bool {
+    let bytes = text.as_bytes();
+    (1..=max).contains(&bytes.len())
+        && bytes[0].is_ascii_alphanumeric()
+        && bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+}
+
+/// Offending text as it may appear in a message: short, on one line, without control characters.
+pub(crate) fn shown(text: &str) -> String {
+    const MOST: usize = 80;
+    let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let mut short: String = text.chars().take(MOST).map(clean).collect();
+    if text.chars().nth(MOST).is_some() {
+        short.push('…');
+    }
+    short
+}

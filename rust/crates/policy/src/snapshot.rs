@@ -1,0 +1,294 @@
+//! A compiled policy, ready to judge: bytes that were checked once, and typed views of them.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::Range;
+
+use egress_hello::name::{Host, parse_authority};
+use serde::{Deserialize, Serialize};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use crate::document;
+use crate::flat::{self, *};
+use crate::names::Names;
+use crate::nets::Nets;
+use crate::problem::Problems;
+use crate::settings::Settings;
+
+/// A rule's place in the document, and in its snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleId(pub u32);
+
+/// What a source address means to one snapshot; not to be used with another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SourceClass(pub(crate) u32);
+
+/// The terms and the description of a rule.
+#[derive(Debug, Clone, Copy)]
+pub struct RuleView<'a> {
+    pub name: &'a str,
+    pub file: &'a str,
+    pub line: u32,
+    pub owner: Option<&'a str>,
+    pub why: Option<&'a str>,
+    /// The rule's own message, else the default's.
+    pub message: &'a str,
+    /// Dialled instead of the destination itself. The addresses of a name given here are screened like
+    /// those of any other name; an address given here was chosen by the rule's author.
+    pub dial: Option<&'a (Host, u16)>,
+    /// The SNI inside a CONNECT tunnel may differ from the CONNECT host.
+    pub sni_any: bool,
+    pub max_connections: Option<u32>,
+    pub new_per_second: Option<u32>,
+    pub deny: bool,
+    /// Its mode in force is audit.
+    pub audit: bool,
+    /// Unix seconds from which on it no longer applies.
+    pub until: Option<u64>,
+}
+
+/// Why bytes are not a snapshot that can be used. Compile the policy again with this build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SnapshotError {
+    /// Too short for a header, or other first bytes.
+    NotASnapshot,
+    /// Written by a build with another layout.
+    Format(u32),
+    /// The length differs from the one in the header.
+    Length,
+    /// The bytes were damaged.
+    Checksum,
+    /// The section named does not hold together.
+    Layout(&'static str),
+    Settings(String),
+}
+
+impl fmt::Display for SnapshotError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotASnapshot => f.write_str("not a policy snapshot"),
+            Self::Format(found) => {
+                write!(f, "snapshot of format {found}; this build reads {FORMAT}")
+            }
+            Self::Length => f.write_str("the snapshot was cut or extended"),
+            Self::Checksum => f.write_str("the snapshot is damaged (checksum)"),
+            Self::Layout(section) => write!(f, "the snapshot's {section} do not hold together"),
+            Self::Settings(why) => write!(f, "the snapshot's settings: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for SnapshotError {}
+
+/// The JSON section.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Stored {
+    pub settings: document::Settings,
+    pub default: document::Fallback,
+}
+
+/// One immutable compiled policy.
+pub struct Snapshot {
+    bytes: Box<dyn AsRef<[u8]> + Send + Sync>,
+    sections: [Range<usize>; SECTIONS],
+    pub(crate) seed: u64,
+    max_probe: u32,
+    name_count: u32,
+    digest: [u8; 32],
+    settings: Settings,
+    pub(crate) fallback: document::Fallback,
+    dials: Vec<(Host, u16)>,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("digest", &self.digest())
+            .field("rules", &self.rule_count())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Snapshot {
+    /// Checks everything that later look-ups rely on, once, in time linear in the size.
+    ///
+    /// # Errors
+    /// When the bytes are not a whole snapshot of this build's format.
+    pub fn open(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self, SnapshotError> {
+        let all = bytes.as_ref();
+        let (header, _) = Header::ref_from_prefix(all).map_err(|_| SnapshotError::NotASnapshot)?;
+        if header.magic != MAGIC {
+            return Err(SnapshotError::NotASnapshot);
+        }
+        if header.format.get() != FORMAT {
+            return Err(SnapshotError::Format(header.format.get()));
+        }
+        if header.header_len.get() as usize != size_of::<Header>()
+            || header.total_len.get() != all.len() as u64
+        {
+            return Err(SnapshotError::Length);
+        }
+        if header.checksum.get() != checksum(all.get(CHECKED_FROM..).unwrap_or_default()) {
+            return Err(SnapshotError::Checksum);
+        }
+        let mut sections = [const { 0..0 }; SECTIONS];
+        for (range, span) in sections.iter_mut().zip(&header.sections) {
+            let end =
+                span.at.get().checked_add(span.len.get()).filter(|end| *end <= all.len() as u64);
+            *range = span.at.get() as usize..end.ok_or(SnapshotError::Layout("sections"))? as usize;
+        }
+        let stored: Stored =
+            serde_json::from_slice(&all[sections[Section::Settings as usize].clone()])
+                .map_err(|error| SnapshotError::Settings(error.to_string()))?;
+        let mut problems = Problems::default();
+        let settings = Settings::check(&stored.settings, &mut problems);
+        problems.into_result().map_err(|found| {
+            SnapshotError::Settings(found.first().map(ToString::to_string).unwrap_or_default())
+        })?;
+        let mut snapshot = Self {
+            seed: header.seed.get(),
+            max_probe: header.max_probe.get(),
+            name_count: header.name_count.get(),
+            digest: header.digest,
+            sections,
+            settings,
+            fallback: stored.default,
+            dials: Vec::new(),
+            bytes: Box::new(bytes),
+        };
+        crate::verify::verify(&snapshot)?;
+        snapshot.dials = snapshot
+            .section::<flat::Text>(Section::Dials)
+            .iter()
+            .map(|text| parse_authority(snapshot.text(*text).as_bytes()))
+            .collect::<Result<_, _>>()
+            .map_err(|_| SnapshotError::Layout("dials"))?;
+        Ok(snapshot)
+    }
+
+    /// Listeners, timeouts, the resolver.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// SHA-256 of everything that the policy was compiled from, as 64 hexadecimal digits: the same
+    /// inputs have the same digest, though two compilations differ in their hash seed.
+    pub fn digest(&self) -> String {
+        self.digest.iter().fold(String::with_capacity(64), |mut text, byte| {
+            for digit in [byte >> 4, byte & 15] {
+                text.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
+            }
+            text
+        })
+    }
+
+    pub fn rule_count(&self) -> usize {
+        self.rules().len()
+    }
+
+    /// Distinct names that patterns and lists hold.
+    pub fn name_count(&self) -> usize {
+        self.name_count as usize
+    }
+
+    /// Bytes of the snapshot.
+    pub fn size(&self) -> usize {
+        self.all().len()
+    }
+
+    /// What decisions need to know about a source address: look it up once per connection.
+    pub fn source(&self, ip: IpAddr) -> SourceClass {
+        SourceClass(self.sources().narrowest(ip))
+    }
+
+    /// The rule at a place in the document; `None` past the last one.
+    pub fn rule(&self, id: RuleId) -> Option<RuleView<'_>> {
+        let record = self.rules().get(id.0 as usize)?;
+        let flag = |flag| record.flags.get() & flag != 0;
+        let number = |value: U32| Some(value.get()).filter(|value| *value != NONE);
+        Some(RuleView {
+            name: self.text(record.name),
+            file: self.text(record.file),
+            line: record.line.get(),
+            owner: self.optional(record.owner),
+            why: self.optional(record.why),
+            message: self.optional(record.message).unwrap_or(&self.fallback.message),
+            dial: self.dials.get(record.dial.get() as usize),
+            sni_any: flag(rule_flag::SNI_ANY),
+            max_connections: number(record.max_connections),
+            new_per_second: number(record.new_per_second),
+            deny: flag(rule_flag::DENY),
+            audit: flag(rule_flag::AUDIT),
+            until: Some(record.until.get()).filter(|until| *until != u64::MAX),
+        })
+    }
+
+    /// The template for refusals that no rule made.
+    pub fn default_message(&self) -> &str {
+        &self.fallback.message
+    }
+
+    /// The next moment (unix seconds) after `now` at which a rule ends, so that live flows can be judged again.
+    pub fn next_expiry(&self, now: u64) -> Option<u64> {
+        let all = self.section::<U64>(Section::Expiries);
+        all.get(all.partition_point(|until| until.get() <= now)).map(|until| until.get())
+    }
+
+    fn all(&self) -> &[u8] {
+        (*self.bytes).as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn raw(&self, section: Section) -> &[u8] {
+        self.all().get(self.sections[section as usize].clone()).unwrap_or_default()
+    }
+
+    /// A section as records. Empty if it is not a whole number of them, which `open` refuses.
+    #[inline]
+    pub(crate) fn section<T: FromBytes + KnownLayout + Immutable>(&self, section: Section) -> &[T] {
+        <[T]>::ref_from_bytes(self.raw(section)).unwrap_or_default()
+    }
+
+    #[inline]
+    pub(crate) fn rules(&self) -> &[RuleRecord] {
+        self.section(Section::Rules)
+    }
+
+    #[inline]
+    pub(crate) fn names(&self) -> Names<'_> {
+        Names {
+            slots: self.section(Section::Slots),
+            arena: self.raw(Section::Names),
+            max_probe: self.max_probe,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn sources(&self) -> Nets<'_> {
+        Nets {
+            nodes: self.section(Section::SourceNodes),
+            v4: self.section(Section::SourceV4),
+            v6: self.section(Section::SourceV6),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn nets(&self) -> Nets<'_> {
+        Nets {
+            nodes: self.section(Section::NetNodes),
+            v4: self.section(Section::NetV4),
+            v6: self.section(Section::NetV6),
+        }
+    }
+
+    pub(crate) fn text(&self, text: flat::Text) -> &str {
+        let at = text.at.get() as usize;
+        let bytes = self.raw(Section::Texts).get(at..at.saturating_add(text.len.get() as usize));
+        std::str::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+    }
+
+    fn optional(&self, text: flat::Text) -> Option<&str> {
+        (text.at.get() != NONE).then(|| self.text(text))
+    }
+}
