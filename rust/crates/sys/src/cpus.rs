@@ -24,3 +24,10 @@ pub fn pin_thread(index: usize) {
         let _ = rustix::thread::sched_setaffinity(None, &one);
     }
 }
+
+/// Raises the descriptor limit to what the process may have: every connection takes two. Best effort.
+pub fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = rustix::process::setrlimit(Resource::Nofile, limit);
+}

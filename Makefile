@@ -1,0 +1,50 @@
+# Two commands: `make run` (the main job on an embedded default) and `make test` (everything).
+# PYTHON chooses the interpreter that the virtual environment in .venv is made from.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# uv is installed into the environment itself, so that a machine needs nothing but Python, a C compiler and Rust.
+UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON_DOWNLOADS=never $(BIN)/uv
+RUST   := --manifest-path rust/Cargo.toml --workspace --exclude egress-dataplane --locked
+
+.PHONY: run test check rust-test python-test lint bench docs clean setup
+
+run: setup
+	$(BIN)/python -m egress_gateway.demo
+
+test: setup lint rust-test python-test
+
+setup: $(BIN)/uv
+	@$(UV) sync --frozen --all-extras --quiet
+
+$(BIN)/uv: | tools
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+
+.PHONY: tools
+tools:
+	@sh tools/need.sh $(PYTHON)
+
+lint:
+	cargo fmt --manifest-path rust/Cargo.toml --all --check
+	cargo clippy $(RUST) --all-targets --quiet -- -D warnings
+	cargo clippy --manifest-path rust/Cargo.toml -p egress-dataplane --locked --quiet -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy python/egress_gateway
+	$(BIN)/python -m mypy.stubtest egress_core --ignore-missing-stub
+
+rust-test:
+	cargo test $(RUST) --quiet
+
+python-test:
+	$(BIN)/pytest -q
+
+bench: setup
+	$(BIN)/pytest bench --benchmark-enable --benchmark-only
+
+docs: setup
+	$(BIN)/python -m egress_gateway.reference
+
+clean:
+	rm -rf $(VENV) build dist rust/target egress_core/*.so egress_core/*.c *.egg-info

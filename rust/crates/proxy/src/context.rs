@@ -1,0 +1,141 @@
+//! What the steps of a flow share with all other flows of their worker.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use egress_flowlog::WorkerCounter;
+use egress_hello::name::Name;
+use egress_policy::End;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use crate::flow::{Flow, Recorder};
+use crate::installed::Installed;
+use crate::relay::Lender;
+use crate::resolver::{Addresses, Handle};
+use crate::wheel::Wheel;
+
+/// Names that one worker keeps; beyond it the cache starts anew (the resolver's own still answers).
+const NAMES: usize = 10_000;
+
+/// What a step leaves to the worker's loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Wait for the next edge, answer or timer.
+    Stay,
+    /// The flow's turn is over; call it again after the others.
+    Again,
+    /// The flow has ended.
+    End(End),
+}
+
+/// Bits of a token: which socket of the flow, then its slot, then the slot's generation.
+const SIDE_BITS: u32 = 3;
+const SLOT_BITS: u32 = 29;
+/// The client's side; 1 and up are the connection attempts.
+pub(crate) const CLIENT: usize = 0;
+
+/// Builds and reads the token under which a flow's sockets are registered. Generations make an event that was already
+/// fetched for a closed flow recognisable; `u32::MAX` is kept for the worker's own tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FlowToken {
+    pub slot: usize,
+    pub generation: u32,
+}
+
+impl FlowToken {
+    pub(crate) fn side(self, side: usize) -> Token {
+        Token((self.generation as usize) << (SIDE_BITS + SLOT_BITS) | self.slot << SIDE_BITS | side)
+    }
+
+    pub(crate) fn read(token: Token) -> (Self, usize) {
+        let side = token.0 & ((1 << SIDE_BITS) - 1);
+        let slot = token.0 >> SIDE_BITS & ((1 << SLOT_BITS) - 1);
+        let generation = (token.0 >> (SIDE_BITS + SLOT_BITS)) as u32;
+        (Self { slot, generation }, side)
+    }
+
+    /// The token as one number, for a question to the resolver.
+    pub(crate) fn number(self) -> u64 {
+        self.side(CLIENT).0 as u64
+    }
+}
+
+/// One worker's shared parts.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub worker: usize,
+    pub registry: Registry,
+    pub wheel: Wheel,
+    pub lender: Lender,
+    pub recorder: Rc<Recorder>,
+    pub resolver: Handle,
+    pub names: HashMap<Name, Addresses>,
+    /// The gateway's own listening addresses, which are never dialled.
+    pub own: Arc<[SocketAddr]>,
+    pub now: Instant,
+    pub now_ms: u64,
+    pub unix_seconds: u64,
+}
+
+impl Context {
+    pub(crate) fn policy(&self) -> Rc<Arc<Installed>> {
+        Rc::clone(&self.recorder.policy.borrow())
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.recorder.now_ns.get()
+    }
+
+    pub(crate) fn count(&self, counter: WorkerCounter) {
+        self.recorder.counters.add(counter, 1);
+    }
+
+    /// Registers a socket for all edges; it is never changed afterwards, and closing removes it.
+    pub(crate) fn watch(&self, fd: impl std::os::fd::AsRawFd, token: Token) -> std::io::Result<()> {
+        self.registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Sets the flow's one timer.
+    pub(crate) fn wake_at(&mut self, token: FlowToken, deadline_ms: u64) {
+        self.wheel.set(token.slot, deadline_ms);
+    }
+
+    pub(crate) fn remember(&mut self, name: &Name, addresses: &Addresses) {
+        if self.names.len() >= NAMES {
+            self.names.clear();
+        }
+        self.names.insert(name.clone(), addresses.clone());
+    }
+
+    /// A still valid answer that this worker was given before.
+    pub(crate) fn known(&mut self, name: &Name) -> Option<Addresses> {
+        let known = self.names.get(name)?;
+        if self.now < known.until {
+            self.recorder.counters.add(WorkerCounter::NameCacheHits, 1);
+            return Some(known.clone());
+        }
+        self.names.remove(name);
+        None
+    }
+
+    /// Whether dialling `address` would come back to the gateway itself.
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
+        self.own.iter().any(|own| {
+            own.port() == address.port()
+                && (own.ip() == address.ip()
+                    || (own.ip().is_unspecified() && egress_sys::is_local_address(address.ip())))
+        })
+    }
+
+    /// Takes back what a flow that ends still had on loan.
+    pub(crate) fn reclaim(&mut self, flow: &mut Flow) {
+        if let crate::flow::Work::Relay(relay) = &mut flow.work {
+            relay.up.release(&mut self.lender);
+            relay.down.release(&mut self.lender);
+        }
+    }
+}

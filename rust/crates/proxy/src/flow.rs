@@ -1,0 +1,268 @@
+//! A flow: one accepted connection, from accept to its record. Dropping it writes the record, whatever happened.
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use egress_flowlog::{Counters, LiveFlow, LiveTable, NONE_U32, Record, Ring, WorkerCounter, flags};
+use egress_hello::connect::HeadReader;
+use egress_hello::name::Host;
+use egress_hello::tls::HelloReader;
+use egress_policy::{Accept, Decision, End, Reason, RuleId, RuleView, Stage, Verdict};
+
+use crate::dial::Dialing;
+use crate::installed::Installed;
+use crate::limits::Held;
+use crate::pool::Buffer;
+use crate::relay::{Direction, Peer};
+
+/// Where the flows of one worker leave their traces.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    pub ring: RefCell<Ring>,
+    pub live: LiveTable,
+    pub counters: Counters,
+    /// The worker's own handle: taking it costs no atomic that workers share.
+    pub policy: RefCell<Rc<Arc<Installed>>>,
+    /// The worker's clock in nanoseconds since it started, read once per turn of its loop.
+    pub now_ns: Cell<u64>,
+}
+
+/// What the flow is doing, with what only that needs.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Reading the first bytes; nothing is held before some have come.
+    Hear(Option<Box<Heard>>),
+    /// Waiting for the resolver, or for a connection attempt; the first bytes wait to be replayed.
+    Resolve(Buffer),
+    Dial(Box<Dialing>, Buffer),
+    Relay(Relay),
+    Refuse(Box<Goodbye>),
+    /// Between two of the above.
+    Moving,
+}
+
+/// First bytes that are not whole yet.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub bytes: Buffer,
+    pub reader: Reader,
+}
+
+#[derive(Debug)]
+pub(crate) enum Reader {
+    Tls(HelloReader),
+    Connect(HeadReader),
+}
+
+/// The two directions between a client and the upstream that was dialled for it.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    pub upstream: Peer,
+    pub up: Direction,
+    pub down: Direction,
+    /// In a CONNECT tunnel: the client's first bytes, held until the name in them has been compared.
+    pub gate: Option<Box<Heard>>,
+    /// The upstream takes no more bytes, but may still have some for the client.
+    pub broken: bool,
+    /// Keepalive probes are on (set only once the flow has been idle for a while).
+    pub kept: bool,
+    /// Milliseconds of the worker's clock when bytes last moved.
+    pub active_ms: u64,
+}
+
+/// A refusal on its way to the client.
+#[derive(Debug)]
+pub(crate) struct Goodbye {
+    pub bytes: Buffer,
+    pub shut: bool,
+    /// Bytes of the client thrown away since: a bound on how long a sender is humoured.
+    pub discarded: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Flow {
+    pub id: u64,
+    pub client: Peer,
+    pub source: SocketAddr,
+    pub listener: u16,
+    pub accept: Accept,
+    pub start_ns: u64,
+    pub start_unix_ns: u64,
+    pub stage: Stage,
+    pub destination: Option<Host>,
+    pub port: u16,
+    pub decision: Option<Decision>,
+    pub generation: u64,
+    pub verdict: Verdict,
+    pub reason: Reason,
+    pub rule: u32,
+    pub end: End,
+    pub flags: u32,
+    pub first_bytes_us: u32,
+    pub resolve_us: u32,
+    pub connect_us: u32,
+    pub wants_json: bool,
+    pub upstream: Option<SocketAddr>,
+    /// The second name of a mismatch, or a parser's word.
+    pub other: Option<Box<str>>,
+    pub held: Option<Held>,
+    /// Bytes up and down of a relay that has ended in a refusal.
+    pub carried: (u64, u64),
+    pub work: Work,
+    /// The slot in the live table; `None` for a connection that found no room.
+    pub slot: Option<u32>,
+    pub recorder: Rc<Recorder>,
+}
+
+impl Flow {
+    /// The rule whose terms the flow runs under: `dial`, `sni`, `connections`.
+    pub(crate) fn terms<'a>(&self, policy: &'a Installed) -> Option<RuleView<'a>> {
+        self.decision?.terms.and_then(|terms| policy.snapshot.rule(terms))
+    }
+
+    pub(crate) fn name(&self) -> NameText<'_> {
+        NameText::of(self.destination.as_ref())
+    }
+
+    /// Microseconds since the connection was accepted.
+    pub(crate) fn age_us(&self) -> u32 {
+        let age = self.recorder.now_ns.get().saturating_sub(self.start_ns) / 1000;
+        u32::try_from(age).unwrap_or(NONE_U32 - 1).min(NONE_U32 - 1)
+    }
+
+    /// Shows the flow's present state in the live table.
+    pub(crate) fn publish(&self) {
+        let Some(slot) = self.slot else { return };
+        let policy = self.recorder.policy.borrow();
+        let name = self.name();
+        self.recorder.live.write(
+            slot as usize,
+            &LiveFlow {
+                flow_id: self.id,
+                generation: self.generation,
+                start_unix_ns: self.start_unix_ns,
+                rule: self.rule,
+                rule_line: policy.snapshot.rule(RuleId(self.rule)).map_or(0, |rule| rule.line),
+                stage: self.stage,
+                verdict: self.verdict,
+                reason: self.reason,
+                source: self.source,
+                upstream: self.upstream,
+                port: self.port,
+                listener: self.listener,
+                accept: self.accept,
+                flags: self.flags,
+                name: name.bytes(),
+            },
+        );
+    }
+
+    /// Moves to another stage and shows it.
+    pub(crate) fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        if let Some(slot) = self.slot {
+            self.recorder.live.stage(slot as usize, stage);
+        }
+    }
+
+    fn moved(&self) -> (u64, u64) {
+        match &self.work {
+            Work::Relay(relay) => (relay.up.bytes, relay.down.bytes),
+            _ => self.carried,
+        }
+    }
+
+    /// Shows the bytes moved so far.
+    pub(crate) fn publish_bytes(&self) {
+        if let Some(slot) = self.slot {
+            let (up, down) = self.moved();
+            self.recorder.live.bytes(slot as usize, up, down);
+        }
+    }
+
+    fn record(&self) {
+        let policy = self.recorder.policy.borrow();
+        let rule = policy.snapshot.rule(RuleId(self.rule));
+        let listener = policy.snapshot.settings().listeners.get(usize::from(self.listener));
+        let (bytes_up, bytes_down) = self.moved();
+        let name = self.name();
+        let spliced = matches!(&self.work, Work::Relay(relay) if relay.up.spliced || relay.down.spliced);
+        let record = Record {
+            flow_id: self.id,
+            generation: self.generation,
+            start_unix_ns: self.start_unix_ns,
+            duration_ns: self.recorder.now_ns.get().saturating_sub(self.start_ns),
+            bytes_up,
+            bytes_down,
+            first_bytes_us: self.first_bytes_us,
+            resolve_us: self.resolve_us,
+            connect_us: self.connect_us,
+            rule_line: rule.as_ref().map_or(0, |rule| rule.line),
+            source: self.source,
+            upstream: self.upstream,
+            port: self.port,
+            verdict: self.verdict,
+            reason: self.reason,
+            end: if self.end == End::Open { End::Aborted } else { self.end },
+            accept: self.accept,
+            listener: self.listener,
+            flags: self.flags | if spliced { flags::SPLICED } else { 0 },
+            rule: self.rule,
+            name: name.bytes(),
+            rule_name: rule.as_ref().map_or(b"", |rule| rule.name.as_bytes()),
+            listener_name: listener.map_or(b"", |listener| listener.name.as_bytes()),
+            other: self.other.as_deref().unwrap_or_default().as_bytes(),
+        };
+        self.recorder.ring.borrow_mut().push(&record);
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.record();
+        if let Some(slot) = self.slot {
+            self.recorder.live.clear(slot as usize);
+            let counters = self.recorder.counters;
+            counters.set(WorkerCounter::Active, counters.get(WorkerCounter::Active).saturating_sub(1));
+        }
+    }
+}
+
+/// A destination as text: a name as it is, an address written into a small buffer of its own.
+#[derive(Debug)]
+pub(crate) enum NameText<'a> {
+    Name(&'a str),
+    Address([u8; 45], usize),
+}
+
+impl<'a> NameText<'a> {
+    fn of(host: Option<&'a Host>) -> Self {
+        match host {
+            None => Self::Name(""),
+            Some(Host::Name(name)) => Self::Name(name.as_str()),
+            Some(Host::Ip(ip)) => Self::address(*ip),
+        }
+    }
+
+    fn address(ip: IpAddr) -> Self {
+        use std::io::Write;
+        // 45 bytes hold the longest textual IPv6 address (INET6_ADDRSTRLEN without its NUL).
+        let mut text = [0; 45];
+        let mut rest = text.as_mut_slice();
+        let written = write!(rest, "{ip}").map_or(0, |()| 45 - rest.len());
+        Self::Address(text, written)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Name(name) => name.as_bytes(),
+            Self::Address(text, len) => &text[..*len],
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
+    }
+}

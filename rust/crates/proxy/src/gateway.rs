@@ -1,0 +1,537 @@
+//! The gateway: process 1 of its pod. Owns workers, resolver and control process, and moves policies between them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use egress_flowlog::{Geometry, Segment, WorkerCounter};
+use egress_policy::{RuleId, Settings, Snapshot};
+use egress_sys::{Received as Arrived, SealedMap, SharedMemory};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::low_level::pipe;
+
+use crate::control::Control;
+use crate::installed::Installed;
+use crate::limits::{Bounds, Limits};
+use crate::log;
+use crate::message::{FromControl, ListenerStatus, Received, Refusal, ToControl, VERSION, WorkerStatus};
+use crate::options::Options;
+use crate::resolver::{self, Handle};
+use crate::worker::{self, Mail, Mailbox, Parts};
+
+/// The policy was broken when the gateway was started (sysexits.h: EX_CONFIG).
+pub const EXIT_CONFIG: i32 = 78;
+/// The gateway itself failed (sysexits.h: EX_SOFTWARE).
+pub const EXIT_SOFTWARE: i32 = 70;
+/// Bytes of the largest snapshot that is mapped: room for tens of millions of names, no room for a mistake.
+const MAX_SNAPSHOT: usize = 4 << 30;
+/// Flows per worker when neither the policy nor the descriptor limit says less.
+const MAX_FLOWS: u64 = 65_536;
+/// Descriptors kept for listeners, pipes, the resolver and the control socket.
+const RESERVED_DESCRIPTORS: u64 = 512;
+/// How long the workers may take to put a new policy in force before the answer goes out without their count.
+const INSTALL_PATIENCE: Duration = Duration::from_secs(5);
+/// A control plane that dies this often in a row before the first policy has a fault that a restart will not mend.
+const HOPELESS: u32 = 5;
+
+struct WorkerHandle {
+    mailbox: Mailbox,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Everything that exists once the first policy is in force.
+struct Running {
+    installed: Arc<Installed>,
+    segment: Segment,
+    memory: SharedMemory,
+    workers: Vec<WorkerHandle>,
+    resolver: Handle,
+    resolver_thread: JoinHandle<()>,
+    listeners: Vec<ListenerStatus>,
+    /// Written to by every worker that ends.
+    ended: UnixStream,
+}
+
+struct Gateway {
+    options: Options,
+    raw_options: serde_json::Value,
+    boot: u64,
+    boot_hex: String,
+    started: Instant,
+    control: Control,
+    running: Option<Running>,
+    /// End of the drain; `Some` once stopping has begun.
+    drain_until: Option<Instant>,
+    /// Unix seconds at which a rule's `until` is reached.
+    expiry: Option<u64>,
+    exit: i32,
+}
+
+/// Runs the gateway until it is told to stop; gives the process's exit code.
+///
+/// # Errors
+/// What the operating system refused before the gateway could start.
+pub fn run(options_json: &[u8]) -> io::Result<i32> {
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, format!("options: {error}"));
+    let raw_options: serde_json::Value = serde_json::from_slice(options_json).map_err(invalid)?;
+    let options: Options = serde_json::from_value(raw_options.clone()).map_err(invalid)?;
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| io::Error::other(format!("no randomness: {error}")))?;
+    let boot = u64::from_le_bytes(random);
+    egress_sys::raise_descriptor_limit();
+    let signals = Signals::install()?;
+    let mut gateway = Gateway {
+        control: Control::new(options.python.clone()),
+        options,
+        raw_options,
+        boot,
+        boot_hex: format!("{boot:016x}"),
+        started: Instant::now(),
+        running: None,
+        drain_until: None,
+        expiry: None,
+        exit: 0,
+    };
+    gateway.start_control()?;
+    gateway.serve(&signals)?;
+    gateway.finish();
+    Ok(gateway.exit)
+}
+
+/// One socket per signal, readable when it has come.
+struct Signals(Vec<(i32, UnixStream)>);
+
+impl Signals {
+    fn install() -> io::Result<Self> {
+        let mut all = Vec::new();
+        for signal in [SIGTERM, SIGINT, SIGHUP, SIGUSR1] {
+            let (read, write) = UnixStream::pair()?;
+            read.set_nonblocking(true)?;
+            pipe::register(signal, write)?;
+            all.push((signal, read));
+        }
+        Ok(Self(all))
+    }
+}
+
+fn empty(mut stream: &UnixStream) {
+    let mut bytes = [0; 64];
+    while matches!(io::Read::read(&mut stream, &mut bytes), Ok(n) if n > 0) {}
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Gateway {
+    fn serve(&mut self, signals: &Signals) -> io::Result<()> {
+        loop {
+            let timeout = self.wait_time();
+            let ready = {
+                let mut fds: Vec<PollFd<'_>> =
+                    signals.0.iter().map(|(_, stream)| PollFd::new(stream, PollFlags::IN)).collect();
+                if let Some(channel) = &self.control.channel {
+                    fds.push(PollFd::new(channel, PollFlags::IN));
+                }
+                if let Some(running) = &self.running {
+                    fds.push(PollFd::new(&running.ended, PollFlags::IN));
+                }
+                match poll(&mut fds, timeout.as_ref()) {
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                fds.iter().map(|fd| !fd.revents().is_empty()).collect::<Vec<bool>>()
+            };
+            for ((signal, stream), _) in signals.0.iter().zip(&ready).filter(|(_, ready)| **ready) {
+                empty(stream);
+                self.on_signal(*signal);
+            }
+            self.on_time()?;
+            self.read_channel();
+            if self.workers_are_done() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How long nothing is due.
+    fn wait_time(&self) -> Option<Timespec> {
+        let now = Instant::now();
+        let expiry = self.expiry.map(|at| now + Duration::from_secs(at.saturating_sub(unix_seconds())));
+        let due = [self.control.start_at, self.drain_until, expiry].into_iter().flatten().min()?;
+        Timespec::try_from(due.saturating_duration_since(now) + Duration::from_millis(1)).ok()
+    }
+
+    fn on_signal(&mut self, signal: i32) {
+        match signal {
+            SIGHUP => self.control.send(ToControl::Reload {}, &[]),
+            SIGUSR1 => self.control.send(ToControl::Reopen {}, &[]),
+            _ if self.drain_until.is_some() => {
+                log::info("stopping now");
+                self.post_all(|| Mail::Stop);
+            }
+            _ => self.drain(),
+        }
+    }
+
+    fn post_all(&self, mail: impl Fn() -> Mail) {
+        for worker in self.running.iter().flat_map(|running| &running.workers) {
+            worker.mailbox.post(mail());
+        }
+    }
+
+    /// Stop accepting; live flows may go on for `timeouts.drain`, then they are closed.
+    fn drain(&mut self) {
+        if self.drain_until.is_some() {
+            return;
+        }
+        let patience =
+            self.running.as_ref().map_or(Duration::ZERO, |running| running.installed.snapshot.settings().timeouts.drain);
+        self.drain_until = Some(Instant::now() + patience);
+        log::info(&format!("draining for up to {} s; a second signal stops at once", patience.as_secs()));
+        self.control.send(ToControl::Draining {}, &[]);
+        self.post_all(|| Mail::Drain);
+    }
+
+    fn on_time(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        if self.drain_until.is_some_and(|until| until <= now) {
+            self.post_all(|| Mail::Stop);
+        }
+        if self.expiry.is_some_and(|at| at <= unix_seconds()) {
+            self.post_all(|| Mail::JudgeAgain);
+            self.plan_expiry();
+        }
+        if self.drain_until.is_none() && self.control.start_at.is_some_and(|at| at <= now) {
+            self.start_control()?;
+        }
+        Ok(())
+    }
+
+    fn plan_expiry(&mut self) {
+        self.expiry = self.running.as_ref().and_then(|running| running.installed.snapshot.next_expiry(unix_seconds()));
+    }
+
+    fn start_control(&mut self) -> io::Result<()> {
+        self.control.start().map_err(|error| {
+            io::Error::new(error.kind(), format!("{} cannot be started: {error}", self.options.python))
+        })?;
+        let running = self.running.as_ref();
+        let hello = ToControl::Hello {
+            pid: std::process::id(),
+            boot: &self.boot_hex,
+            generation: running.map_or(0, |running| running.installed.generation),
+            digest: running.map(|running| running.installed.snapshot.digest()),
+            restarts: self.control.restarts,
+            options: &self.raw_options,
+        };
+        let telemetry: Vec<_> = running.map(|running| running.memory.fd().as_fd()).into_iter().collect();
+        self.control.send(hello, &telemetry);
+        Ok(())
+    }
+
+    fn read_channel(&mut self) {
+        while let Some(channel) = &self.control.channel {
+            match channel.receive() {
+                Ok(Arrived::Empty) => return,
+                Ok(Arrived::Message(bytes, descriptors)) => self.on_message(&bytes, descriptors),
+                Ok(Arrived::Closed) => return self.control_died(),
+                Err(error) => log::error(&format!("the control plane sent something unreadable: {error}")),
+            }
+        }
+    }
+
+    fn control_died(&mut self) {
+        let status = self.control.died();
+        if self.drain_until.is_some() {
+            return;
+        }
+        let how = status.map_or("without a status".to_owned(), |status| status.to_string());
+        if self.running.is_none() {
+            let code = status.and_then(|status| status.code());
+            if code == Some(EXIT_CONFIG) || self.control.early_deaths() >= HOPELESS {
+                self.exit = if code == Some(EXIT_CONFIG) { EXIT_CONFIG } else { EXIT_SOFTWARE };
+                self.drain_until = Some(Instant::now());
+                return;
+            }
+        }
+        log::warn(&format!("the control plane ended ({how}); traffic goes on, starting it again"));
+    }
+
+    fn on_message(&mut self, bytes: &[u8], descriptors: Vec<OwnedFd>) {
+        let received: Received = match serde_json::from_slice(bytes) {
+            Ok(received) => received,
+            Err(error) => return log::error(&format!("a message of the control plane was not understood: {error}")),
+        };
+        if received.v != VERSION {
+            return log::error(&format!("the control plane speaks version {}, not {VERSION}", received.v));
+        }
+        match received.message {
+            FromControl::Install { id } => {
+                let first = self.running.is_none();
+                let answer = match self.install(id, descriptors) {
+                    Ok(installed) => installed,
+                    Err(errors) => ToControl::Refused { id, errors },
+                };
+                let telemetry = self.running.as_ref().filter(|_| first).map(|running| running.memory.fd().as_fd());
+                self.control.send(answer, telemetry.as_slice());
+            }
+            FromControl::Status { id } => self.control.send(self.status(id), &[]),
+            FromControl::Drain { .. } => self.drain(),
+        }
+    }
+
+    fn status(&self, id: u64) -> ToControl<'static> {
+        let running = self.running.as_ref();
+        let workers = running.map_or_else(Vec::new, |running| {
+            (0..running.segment.geometry().workers)
+                .map(|index| running.segment.worker_counters(index))
+                .map(|counters| WorkerStatus {
+                    active: counters.get(WorkerCounter::Active),
+                    accepted: counters.get(WorkerCounter::Accepted),
+                })
+                .collect()
+        });
+        ToControl::Status {
+            id,
+            generation: running.map_or(0, |running| running.installed.generation),
+            digest: running.map(|running| running.installed.snapshot.digest()),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            draining: self.drain_until.is_some(),
+            restarts: self.control.restarts,
+            workers,
+            listeners: running.map_or_else(Vec::new, |running| running.listeners.clone()),
+        }
+    }
+
+    /// Puts a snapshot in force, whole or not at all.
+    fn install(&mut self, id: u64, descriptors: Vec<OwnedFd>) -> Result<ToControl<'static>, Vec<Refusal>> {
+        let refuse = |code, message: String, fix: &str| vec![Refusal { code, message, fix: fix.to_owned() }];
+        let Some(fd) = descriptors.into_iter().next() else {
+            return Err(refuse("no_snapshot", "the message came without a snapshot".to_owned(), ""));
+        };
+        let broken = |error: String| {
+            refuse("broken_snapshot", format!("the snapshot cannot be used: {error}"), "restart the control plane")
+        };
+        let map = SealedMap::map(fd, MAX_SNAPSHOT).map_err(|error| broken(error.to_string()))?;
+        let snapshot = Snapshot::open(map).map_err(|error| broken(error.to_string()))?;
+        let before = self.running.as_ref().map(|running| Arc::clone(&running.installed));
+        if let Some(before) = &before {
+            if before.snapshot.digest() == snapshot.digest() {
+                return Ok(ToControl::Installed { id, generation: before.generation, changed: false, closing: 0 });
+            }
+            let fixed = needs_restart(before.snapshot.settings(), snapshot.settings());
+            if !fixed.is_empty() {
+                return Err(fixed);
+            }
+        }
+        let limits = limits_of(&snapshot, before.as_ref().map(|before| &before.limits));
+        let generation = before.as_ref().map_or(0, |before| before.generation) + 1;
+        let installed = Arc::new(Installed { generation, snapshot, limits });
+        let closing = match &before {
+            None => {
+                self.running = Some(self.start(Arc::clone(&installed))?);
+                0
+            }
+            Some(before) => self.swap(before, &installed),
+        };
+        self.plan_expiry();
+        Ok(ToControl::Installed { id, generation, changed: true, closing })
+    }
+
+    /// Hands the new policy to every worker and waits until all decide by it.
+    fn swap(&mut self, before: &Installed, installed: &Arc<Installed>) -> u64 {
+        let Some(running) = &mut self.running else { return 0 };
+        let settings = &installed.snapshot.settings().resolver;
+        let forget_names = before.snapshot.settings().resolver != *settings;
+        if forget_names {
+            running.resolver.configure(settings.clone());
+        }
+        let (done, answers) = mpsc::channel();
+        for worker in &running.workers {
+            let policy = Arc::clone(installed);
+            worker.mailbox.post(Mail::Install { policy, forget_names, done: done.clone() });
+        }
+        drop(done);
+        running.installed = Arc::clone(installed);
+        let until = Instant::now() + INSTALL_PATIENCE;
+        let mut closing = 0;
+        for _ in 0..running.workers.len() {
+            match answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(closed) => closing += closed,
+                Err(_) => log::warn("a worker is slow to take the new policy"),
+            }
+        }
+        closing
+    }
+
+    /// Binds the listeners and starts resolver and workers.
+    fn start(&self, installed: Arc<Installed>) -> Result<Running, Vec<Refusal>> {
+        let settings = installed.snapshot.settings();
+        let count = match (self.options.workers, settings.workers) {
+            (Some(workers), _) if workers > 0 => workers as usize,
+            (_, 0) => egress_sys::allowed_cpus(),
+            (_, workers) => workers as usize,
+        }
+        .clamp(1, 256);
+        let mut bound = Vec::new();
+        let mut errors = Vec::new();
+        for listener in &settings.listeners {
+            match egress_sys::listen(listener.bind, count) {
+                Ok(listening) => bound.push((listener, listening)),
+                Err(error) => errors.push(Refusal {
+                    code: "bind",
+                    message: format!("listener {}: {} cannot be served: {error}", listener.name, listener.bind),
+                    fix: "choose another `bind`, or end the process that serves it (ss -ltnp shows which)".to_owned(),
+                }),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let failed = |what: &str, error: io::Error| {
+            vec![Refusal { code: "start", message: format!("{what}: {error}"), fix: String::new() }]
+        };
+        let max_flows = max_flows(settings, count);
+        let geometry = Geometry {
+            workers: u32::try_from(count).unwrap_or(1),
+            ring_capacity: self.options.ring_records.clamp(1024, 1 << 20).next_power_of_two(),
+            live_capacity: u32::try_from(max_flows).unwrap_or(1024),
+        };
+        let memory = SharedMemory::create("egress-telemetry", geometry.total_size())
+            .map_err(|error| failed("shared memory", error))?;
+        let boot_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let boot_ns = u64::try_from(boot_ns).unwrap_or(0);
+        let Some(segment) = Segment::format(memory.words(), geometry, boot_ns, std::process::id()) else {
+            return Err(failed("shared memory", io::ErrorKind::OutOfMemory.into()));
+        };
+
+        let mut boxes = Vec::new();
+        let mut ends = Vec::new();
+        for _ in 0..count {
+            let (mailbox, poll, mail) = worker::mailbox().map_err(|error| failed("event loop", error))?;
+            boxes.push(mailbox);
+            ends.push((poll, mail));
+        }
+        let replies = boxes.iter().map(|mailbox| Box::new(mailbox.clone()) as Box<dyn resolver::Reply>).collect();
+        let (resolver, resolver_thread) = resolver::start(settings.resolver.clone(), replies, segment.resolver())
+            .map_err(|error| failed("resolver", error))?;
+        let (ended, worker_ended) = UnixStream::pair().map_err(|error| failed("socket pair", error))?;
+        let own: Arc<[SocketAddr]> = bound.iter().map(|(_, listening)| listening.address).collect();
+        let listeners: Vec<ListenerStatus> = bound
+            .iter()
+            .map(|(listener, listening)| ListenerStatus {
+                name: listener.name.clone(),
+                accept: listener.accept.word(),
+                bound: listening.address.to_string(),
+            })
+            .collect();
+        let mut sockets: Vec<_> =
+            bound.into_iter().map(|(listener, listening)| (listener.accept, listening.sockets.into_iter())).collect();
+        let mut workers = Vec::new();
+        for (index, ((poll, mail), mailbox)) in ends.into_iter().zip(boxes).enumerate() {
+            let parts = Parts {
+                index,
+                poll,
+                mail,
+                area: segment.worker(u32::try_from(index).unwrap_or(0)),
+                listeners: sockets.iter_mut().filter_map(|(accept, all)| all.next().map(|fd| (*accept, fd))).collect(),
+                own: Arc::clone(&own),
+                policy: Arc::clone(&installed),
+                resolver: resolver.clone(),
+                max_flows,
+                low_latency: settings.low_latency,
+                id_prefix: (self.boot & 0xffff) << 8 | index as u64 & 0xff,
+            };
+            let telling = worker_ended.try_clone().map_err(|error| failed("socket pair", error))?;
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    if let Err(error) = worker::run(parts) {
+                        log::error(&format!("worker {index} failed: {error}"));
+                    }
+                    // Closing it tells the gateway.
+                    drop(telling);
+                })
+                .map_err(|error| failed("thread", error))?;
+            workers.push(WorkerHandle { mailbox, thread: Some(thread) });
+        }
+        for listener in &listeners {
+            log::info(&format!("listener {} ({}) serves {}", listener.name, listener.accept, listener.bound));
+        }
+        Ok(Running { installed, segment, memory, workers, resolver, resolver_thread, listeners, ended })
+    }
+
+    /// Whether the end has come: all workers have drained, or one of them failed.
+    fn workers_are_done(&mut self) -> bool {
+        let Some(running) = &self.running else { return self.drain_until.is_some() };
+        let finished = |worker: &WorkerHandle| worker.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        if self.drain_until.is_none() && running.workers.iter().any(finished) {
+            // Half a gateway would lose the connections of the failed half: let the pod be started anew.
+            log::error("a worker ended by itself; the gateway stops");
+            self.exit = EXIT_SOFTWARE;
+            self.drain_until = Some(Instant::now());
+            self.post_all(|| Mail::Stop);
+        }
+        self.running.as_ref().is_none_or(|running| running.workers.iter().all(finished))
+    }
+
+    fn finish(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            for worker in &mut running.workers {
+                if let Some(thread) = worker.thread.take()
+                    && thread.join().is_err()
+                {
+                    self.exit = EXIT_SOFTWARE;
+                }
+            }
+            let Running { workers, resolver, resolver_thread, .. } = running;
+            drop((workers, resolver));
+            // It ends with its last handle; a query under way is not waited for.
+            drop(resolver_thread);
+        }
+        self.control.end();
+    }
+}
+
+fn max_flows(settings: &Settings, workers: usize) -> usize {
+    let descriptors = egress_sys::descriptor_limit().unwrap_or(u64::MAX / 2).saturating_sub(RESERVED_DESCRIPTORS);
+    // A flow has two sockets, and the mean of a few more while it dials.
+    let possible = (descriptors / 2 / workers.max(1) as u64).max(64);
+    let wanted = if settings.max_flows > 0 { u64::from(settings.max_flows) } else { MAX_FLOWS };
+    usize::try_from(if settings.max_flows > 0 { wanted } else { wanted.min(possible) }).unwrap_or(1024)
+}
+
+fn limits_of(snapshot: &Snapshot, before: Option<&Limits>) -> Limits {
+    let limited = (0..u32::try_from(snapshot.rule_count()).unwrap_or(u32::MAX)).filter_map(|index| {
+        let rule = snapshot.rule(RuleId(index))?;
+        let bounds = Bounds { max: rule.max_connections, new_per_second: rule.new_per_second };
+        (bounds.max.is_some() || bounds.new_per_second.is_some()).then(|| (index, rule.name.to_owned(), bounds))
+    });
+    Limits::new(limited, before)
+}
+
+/// What of the settings cannot change under a running gateway, with each difference named.
+fn needs_restart(before: &Settings, after: &Settings) -> Vec<Refusal> {
+    let mut errors = Vec::new();
+    let mut fixed = |what: &str, same: bool| {
+        if !same {
+            errors.push(Refusal {
+                code: "needs_restart",
+                message: format!("`{what}` cannot change while the gateway runs"),
+                fix: "put it back, or restart the gateway (it drains first)".to_owned(),
+            });
+        }
+    };
+    fixed("workers", before.workers == after.workers);
+    fixed("max_flows", before.max_flows == after.max_flows);
+    fixed("low_latency", before.low_latency == after.low_latency);
+    fixed("listeners", before.listeners == after.listeners);
+    errors
+}

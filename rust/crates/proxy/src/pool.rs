@@ -1,0 +1,98 @@
+//! Memory that flows borrow only while bytes are pending: buffers and pipes, both bounded.
+
+use egress_sys::Pipe;
+
+/// Buffers kept for the next flow; beyond it they are freed.
+const KEEP_BUFFERS: usize = 512;
+/// A buffer that has grown beyond this many bytes is freed, so that one large burst is not held for ever.
+const KEEP_BUFFER_BYTES: usize = 64 * 1024;
+/// Pipes of one worker. A plain user's quota is about 64 pipes of 1 MiB (pipe(7)); beyond it the kernel gives tiny ones.
+const MAX_PIPES: usize = 48;
+/// A pipe below this many bytes is slower than a copy through the shared buffer.
+const USEFUL_PIPE_BYTES: usize = 128 * 1024;
+
+/// Bytes that wait to be written: `rest` is what is left.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Buffer {
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    pub(crate) fn advance(&mut self, n: usize) {
+        self.start = (self.start + n).min(self.bytes.len());
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    free: Vec<Buffer>,
+}
+
+impl Buffers {
+    pub(crate) fn holding(&mut self, bytes: &[u8]) -> Buffer {
+        let mut buffer = self.free.pop().unwrap_or_default();
+        buffer.push(bytes);
+        buffer
+    }
+
+    pub(crate) fn give_back(&mut self, mut buffer: Buffer) {
+        if self.free.len() < KEEP_BUFFERS && buffer.bytes.capacity() <= KEEP_BUFFER_BYTES {
+            buffer.bytes.clear();
+            buffer.start = 0;
+            self.free.push(buffer);
+        }
+    }
+}
+
+/// Pipes, lent only while bytes are in them.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    free: Vec<Pipe>,
+    /// Pipes that may still be opened.
+    allowance: usize,
+}
+
+impl Pipes {
+    pub(crate) fn new() -> Self {
+        Self { free: Vec::new(), allowance: MAX_PIPES }
+    }
+
+    /// An empty pipe, or `None` when all are lent or the kernel gives no useful one: then copy.
+    pub(crate) fn lend(&mut self) -> Option<Pipe> {
+        if let Some(pipe) = self.free.pop() {
+            return Some(pipe);
+        }
+        if self.allowance == 0 {
+            return None;
+        }
+        match Pipe::open() {
+            Ok(pipe) if pipe.capacity() >= USEFUL_PIPE_BYTES => {
+                self.allowance -= 1;
+                Some(pipe)
+            }
+            // The user's quota is used up (or descriptors are): keep to the pipes there are.
+            _ => {
+                self.allowance = 0;
+                None
+            }
+        }
+    }
+
+    /// Takes a pipe back; one with bytes inside (its flow ended) is closed and may be replaced.
+    pub(crate) fn give_back(&mut self, pipe: Pipe) {
+        if pipe.is_empty() {
+            self.free.push(pipe);
+        } else {
+            self.allowance += 1;
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What a client is told when its flow cannot go on: bytes in the client's own protocol.
+
+use egress_policy::{Accept, End, Reason};
+
+/// TLS alert descriptions (RFC 8446, section 6).
+const ALERT_ACCESS_DENIED: u8 = 49;
+const ALERT_INTERNAL_ERROR: u8 = 80;
+const ALERT_DECODE_ERROR: u8 = 50;
+const ALERT_UNRECOGNIZED_NAME: u8 = 112;
+
+/// Why the flow stops, in the terms that choose an answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refusal<'a> {
+    pub reason: Reason,
+    pub end: End,
+    /// The rule's message, rendered; no control characters.
+    pub message: &'a str,
+    pub flow_id: u64,
+    pub name: &'a str,
+    pub port: u16,
+    pub rule: &'a str,
+    pub wants_json: bool,
+    /// A parser's word for what was malformed.
+    pub detail: &'a str,
+}
+
+impl Refusal<'_> {
+    /// The answer's bytes; empty where the protocol has no words (raw TCP, or bytes that are no known protocol).
+    pub(crate) fn answer(&self, accept: Accept) -> Vec<u8> {
+        match accept {
+            Accept::Tls => self.alert(),
+            Accept::Connect => self.http(),
+            Accept::Tcp => Vec::new(),
+        }
+    }
+
+    /// A fatal alert record; version 3.3 is what every client from TLS 1.0 on reads.
+    pub(crate) fn alert(&self) -> Vec<u8> {
+        let description = match (self.end, self.reason) {
+            (End::Refused, Reason::NotAccepted) => return Vec::new(),
+            (End::Refused, Reason::Malformed) => ALERT_DECODE_ERROR,
+            (End::Refused, Reason::BadName | Reason::NoName) => ALERT_UNRECOGNIZED_NAME,
+            (End::Refused, Reason::Overloaded) => ALERT_INTERNAL_ERROR,
+            (End::Refused, _) => ALERT_ACCESS_DENIED,
+            _ => ALERT_INTERNAL_ERROR,
+        };
+        vec![21, 3, 3, 0, 2, 2, description]
+    }
+
+    fn status(&self) -> (u16, &'static str) {
+        match self.end {
+            End::ResolveTimeout | End::ConnectTimeout => (504, "Gateway Timeout"),
+            End::ResolveNoName | End::ResolveFailed | End::ConnectRefused | End::ConnectFailed => (502, "Bad Gateway"),
+            End::OutOfResources => (503, "Service Unavailable"),
+            _ => match self.reason {
+                Reason::NotAccepted | Reason::Malformed | Reason::BadName => match self.detail {
+                    "method_not_connect" => (405, "Method Not Allowed"),
+                    "head_too_large" | "too_many_headers" => (431, "Request Header Fields Too Large"),
+                    _ => (400, "Bad Request"),
+                },
+                Reason::FirstBytesTimeout => (408, "Request Timeout"),
+                Reason::ConnectionLimit | Reason::ConnectionRate => (429, "Too Many Requests"),
+                Reason::Overloaded => (503, "Service Unavailable"),
+                _ => (403, "Forbidden"),
+            },
+        }
+    }
+
+    fn http(&self) -> Vec<u8> {
+        let (status, phrase) = self.status();
+        let word = if self.end == End::Refused { self.reason.word() } else { self.end.word() };
+        let (kind, body) = if self.wants_json {
+            let body = serde_json::json!({
+                "error": word,
+                "message": self.message,
+                "decision": format!("{:016x}", self.flow_id),
+                "rule": (!self.rule.is_empty()).then_some(self.rule),
+                "name": self.name,
+                "port": self.port,
+                "detail": (!self.detail.is_empty()).then_some(self.detail),
+            });
+            ("application/json", format!("{body}\n"))
+        } else {
+            ("text/plain; charset=utf-8", format!("{}\n", self.message))
+        };
+        let allow = if status == 405 { "Allow: CONNECT\r\n" } else { "" };
+        format!(
+            "HTTP/1.1 {status} {phrase}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\
+             Proxy-Connection: close\r\n{allow}X-Egress-Reason: {word}\r\nX-Egress-Decision: {:016x}\r\n\r\n{body}",
+            body.len(),
+            self.flow_id,
+        )
+        .into_bytes()
+    }
+}
+
+/// What is said where no rule's message applies; ends with what the operator needs to find the record.
+pub(crate) fn own_message(reason: Reason, end: End, detail: &str, name: &str, flow_id: u64) -> String {
+    let told = match end {
+        End::ResolveNoName => format!("{name} does not exist, or has no address"),
+        End::ResolveTimeout => format!("the name servers did not answer for {name}"),
+        End::ResolveFailed => format!("the name servers failed for {name}"),
+        End::ConnectRefused => format!("{name} refused the connection"),
+        End::ConnectTimeout => format!("{name} did not answer in time"),
+        End::ConnectFailed => format!("{name} cannot be reached"),
+        End::OutOfResources => "the egress gateway is out of resources".to_owned(),
+        _ => match reason {
+            Reason::NotAccepted => "this listener does not speak that protocol".to_owned(),
+            Reason::Malformed => format!("the request is malformed ({detail})"),
+            Reason::BadName => format!("the destination is not a valid name ({detail})"),
+            Reason::FirstBytesTimeout => "the request did not arrive in time".to_owned(),
+            Reason::Overloaded => "the egress gateway is overloaded".to_owned(),
+            _ => format!("refused: {reason}"),
+        },
+    };
+    format!("Egress gateway: {told}. Quote {flow_id:016x}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(reason: Reason, end: End) -> Refusal<'static> {
+        Refusal {
+            reason,
+            end,
+            message: "Blocked \"here\".",
+            flow_id: 0xabc,
+            name: "x.example",
+            port: 443,
+            rule: "",
+            wants_json: false,
+            detail: "",
+        }
+    }
+
+    #[test]
+    fn a_denied_hello_gets_the_alert_access_denied() {
+        assert_eq!(refusal(Reason::DefaultDeny, End::Refused).answer(Accept::Tls), [21, 3, 3, 0, 2, 2, 49]);
+        assert_eq!(refusal(Reason::Rule, End::ConnectTimeout).answer(Accept::Tls), [21, 3, 3, 0, 2, 2, 80]);
+        assert!(refusal(Reason::NotAccepted, End::Refused).answer(Accept::Tls).is_empty());
+    }
+
+    #[test]
+    fn failures_are_told_apart_by_status() {
+        let status = |reason, end| refusal(reason, end).status().0;
+        assert_eq!(status(Reason::RuleDeny, End::Refused), 403);
+        assert_eq!(status(Reason::Rule, End::ConnectRefused), 502);
+        assert_eq!(status(Reason::Rule, End::ConnectTimeout), 504);
+        assert_eq!(status(Reason::Rule, End::ResolveTimeout), 504);
+        assert_eq!(status(Reason::Rule, End::ResolveNoName), 502);
+        assert_eq!(status(Reason::ConnectionRate, End::Refused), 429);
+        assert_eq!(status(Reason::FirstBytesTimeout, End::Refused), 408);
+    }
+
+    #[test]
+    fn the_json_body_is_json_and_as_long_as_announced() {
+        let answer = Refusal { wants_json: true, ..refusal(Reason::DefaultDeny, End::Refused) }.answer(Accept::Connect);
+        let text = String::from_utf8(answer).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
+        let json: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(json["message"], "Blocked \"here\".");
+        assert_eq!(json["decision"], "0000000000000abc");
+    }
+}

@@ -1,0 +1,168 @@
+//! The relay: two directions, each from one socket to the other, edge-triggered and non-blocking.
+//!
+//! A direction copies through the worker's one shared buffer and holds memory of its own only for bytes that the other
+//! side would not take. After several full reads in a row it moves to splice(2) through a lent pipe, and back when
+//! reads become small. Not reading is the backpressure. A half-close is passed on once everything before it is.
+
+mod copy;
+mod splice;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+pub(crate) use copy::SCRATCH_BYTES;
+use egress_sys::Pipe;
+use rustix::io::Errno;
+
+use crate::pool::{Buffer, Buffers, Pipes};
+
+/// Bytes that one direction may move before the other flows of the worker get their turn.
+const TURN_BYTES: usize = 4 << 20;
+/// Full reads in a row after which bulk is assumed.
+const BULK_STREAK: u8 = 3;
+
+/// One socket and what is known of its readiness since the last edge.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub fd: OwnedFd,
+    pub readable: bool,
+    pub writable: bool,
+    /// A FIN or reset has been announced: read on to the end even after a short read.
+    pub ending: bool,
+}
+
+impl Peer {
+    /// A fresh socket: assumed ready until the kernel says otherwise.
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self { fd, readable: true, writable: true, ending: false }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Takes in an edge of epoll(7).
+    pub(crate) fn mark(&mut self, readable: bool, writable: bool, ending: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+        self.ending |= ending;
+    }
+}
+
+/// What a worker lends to every relay.
+#[derive(Debug)]
+pub(crate) struct Lender {
+    pub scratch: Vec<u8>,
+    pub buffers: Buffers,
+    pub pipes: Pipes,
+    /// Times that bulk had to be copied because no pipe was free.
+    pub pipe_misses: u64,
+}
+
+/// One direction of a relay.
+#[derive(Debug, Default)]
+pub(crate) struct Direction {
+    /// Bytes read that the destination has not taken.
+    pub pending: Option<Buffer>,
+    pipe: Option<Pipe>,
+    /// Bytes delivered to the destination.
+    pub bytes: u64,
+    /// Full reads in a row while copying; small reads in a row while splicing.
+    streak: u8,
+    splicing: bool,
+    /// Spliced at least once.
+    pub spliced: bool,
+    /// The source has ended.
+    eof: bool,
+    /// The end was passed on, or can no longer be.
+    pub done: bool,
+}
+
+/// Why a direction stopped for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pumped {
+    /// It waits for an edge.
+    Waiting,
+    /// Its turn is over and there is more to do.
+    More,
+    /// The source ended and the destination knows it.
+    Done,
+}
+
+/// Which side broke the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Source(Errno),
+    Destination(Errno),
+}
+
+/// What one step of copying or splicing came to.
+enum Step {
+    Moved(usize),
+    Blocked,
+}
+
+impl Direction {
+    /// Moves what can be moved.
+    pub(crate) fn pump(
+        &mut self,
+        source: &mut Peer,
+        destination: &mut Peer,
+        lender: &mut Lender,
+    ) -> Result<Pumped, Fault> {
+        let mut moved = 0;
+        while !self.done {
+            if !self.flush(destination, lender)? {
+                return Ok(Pumped::Waiting);
+            }
+            if self.eof {
+                // A destination that is gone already shows it on its own read side.
+                let _ = rustix::net::shutdown(destination.fd(), rustix::net::Shutdown::Write);
+                self.done = true;
+                break;
+            }
+            if !source.readable {
+                return Ok(Pumped::Waiting);
+            }
+            if moved >= TURN_BYTES {
+                return Ok(Pumped::More);
+            }
+            let step = if self.splicing { self.splice(source, lender)? } else { self.copy(source, destination, lender)? };
+            match step {
+                Step::Moved(bytes) => moved += bytes,
+                Step::Blocked => return Ok(Pumped::Waiting),
+            }
+        }
+        Ok(Pumped::Done)
+    }
+
+    /// Writes what is pending; `true` when nothing is pending any more.
+    fn flush(&mut self, destination: &mut Peer, lender: &mut Lender) -> Result<bool, Fault> {
+        if let Some(buffer) = &mut self.pending {
+            while !buffer.rest().is_empty() {
+                if !destination.writable {
+                    return Ok(false);
+                }
+                match egress_sys::send(destination.fd(), buffer.rest()) {
+                    Ok(sent) => {
+                        buffer.advance(sent);
+                        self.bytes += sent as u64;
+                    }
+                    Err(Errno::AGAIN) => destination.writable = false,
+                    Err(errno) => return Err(Fault::Destination(errno)),
+                }
+            }
+            lender.buffers.give_back(self.pending.take().unwrap_or_default());
+        }
+        self.drain_pipe(destination, lender)
+    }
+
+    /// Gives back what was lent; for a flow that ends.
+    pub(crate) fn release(&mut self, lender: &mut Lender) {
+        if let Some(buffer) = self.pending.take() {
+            lender.buffers.give_back(buffer);
+        }
+        if let Some(pipe) = self.pipe.take() {
+            lender.pipes.give_back(pipe);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Carrying bytes between client and upstream, and, in a CONNECT tunnel, comparing the name inside with the one judged.
+
+use egress_flowlog::flags;
+use egress_hello::name::Host;
+use egress_hello::tls::Sni;
+use egress_policy::{Accept, End, Reason, Stage};
+use rustix::io::Errno;
+
+use super::hear::Said;
+use crate::context::{Context, FlowToken, Step};
+use crate::flow::{Flow, Heard, Reader, Relay, Work};
+use crate::pool::Buffer;
+use crate::relay::{Direction, Fault, Peer, Pumped};
+
+/// RFC 9110, section 9.3.6: any 2xx switches to tunnel mode; no body, no length.
+const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
+/// Keepalive probes are turned on after this long without a byte: short flows never pay for the system calls.
+const KEEPALIVE_CHECK_MS: u64 = 30_000;
+
+impl Context {
+    /// The upstream is connected: replay what was read, and open the gates.
+    pub(crate) fn begin_relay(&mut self, token: FlowToken, flow: &mut Flow, upstream: Peer, bytes: Buffer) -> Step {
+        let mut relay = Relay {
+            upstream,
+            up: Direction::default(),
+            down: Direction::default(),
+            gate: None,
+            broken: false,
+            kept: false,
+            active_ms: self.now_ms,
+        };
+        if flow.accept == Accept::Connect {
+            relay.down.pending = Some(self.lender.buffers.holding(ESTABLISHED));
+            relay.gate = Some(Box::new(Heard { bytes, reader: Reader::new(Accept::Tls) }));
+            flow.stage = Stage::Tunnel;
+        } else {
+            relay.up.pending = Some(bytes);
+            flow.stage = Stage::Relaying;
+        }
+        flow.work = Work::Relay(relay);
+        flow.publish();
+        self.wake_at(token, self.idle_check_ms(flow));
+        self.carry(token, flow)
+    }
+
+    fn idle_ms(&self) -> u64 {
+        u64::try_from(self.policy().snapshot.settings().timeouts.idle.as_millis()).unwrap_or(u64::MAX / 4)
+    }
+
+    /// When the idle timer has to look at the flow next.
+    fn idle_check_ms(&self, flow: &Flow) -> u64 {
+        let Work::Relay(relay) = &flow.work else { return self.now_ms };
+        let idle = self.idle_ms();
+        relay.active_ms + if relay.kept { idle } else { idle.min(KEEPALIVE_CHECK_MS) }
+    }
+
+    /// Moves what can be moved, both ways.
+    pub(crate) fn carry(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+        if let Some(step) = self.open_gate(token, flow) {
+            return step;
+        }
+        let Flow { client, work: Work::Relay(relay), .. } = flow else { return Step::Stay };
+        let before = (relay.up.bytes, relay.down.bytes);
+        let mut again = false;
+        if relay.gate.is_none() && !relay.broken {
+            match relay.up.pump(client, &mut relay.upstream, &mut self.lender) {
+                Ok(pumped) => again |= pumped == Pumped::More,
+                Err(Fault::Source(_)) => return Step::End(End::ClientReset),
+                Err(Fault::Destination(_)) => relay.broken = true,
+            }
+        }
+        match relay.down.pump(&mut relay.upstream, client, &mut self.lender) {
+            Ok(pumped) => again |= pumped == Pumped::More,
+            Err(Fault::Source(_)) => return Step::End(End::UpstreamReset),
+            Err(Fault::Destination(_)) => return Step::End(End::ClientReset),
+        }
+        let after = (relay.up.bytes, relay.down.bytes);
+        let (up_done, down_done, broken) = (relay.up.done, relay.down.done, relay.broken);
+        if after != before {
+            relay.active_ms = self.now_ms;
+            flow.publish_bytes();
+        }
+        match (up_done, down_done) {
+            (true, true) => Step::End(End::Closed),
+            (_, true) if broken => Step::End(End::UpstreamReset),
+            _ if again => Step::Again,
+            _ => Step::Stay,
+        }
+    }
+
+    /// Reads a tunnel's first bytes. `Some` when the flow cannot go on to relaying; `None` when the gate is open, or
+    /// still closed while the upstream may already speak.
+    fn open_gate(&mut self, token: FlowToken, flow: &mut Flow) -> Option<Step> {
+        let Flow { client, work: Work::Relay(relay), .. } = flow else { return None };
+        let gate = relay.gate.as_mut()?;
+        let said = loop {
+            let bytes = gate.bytes.rest();
+            if !bytes.is_empty() {
+                match gate.reader.read(bytes) {
+                    Said::More => {}
+                    said => break said,
+                }
+            }
+            if !client.readable {
+                return None;
+            }
+            match egress_sys::recv(client.fd(), &mut self.lender.scratch) {
+                // An end before the first byte is a client that only listens; in the middle of a hello it is one that
+                // left, and half a hello is nobody's to judge.
+                Ok(0) if bytes.is_empty() => break Said::NotAccepted,
+                Ok(0) => return Some(Step::End(End::ClientGone)),
+                Ok(read) => {
+                    let first = bytes.is_empty();
+                    gate.bytes.push(&self.lender.scratch[..read]);
+                    if first {
+                        let settings = self.recorder.policy.borrow();
+                        let patience = settings.snapshot.settings().timeouts.first_bytes.as_millis();
+                        let deadline = self.now_ms + u64::try_from(patience).unwrap_or(u64::MAX / 4);
+                        self.wheel.set(token.slot, deadline);
+                    }
+                }
+                Err(Errno::AGAIN) => {
+                    client.readable = false;
+                    return None;
+                }
+                Err(_) => return Some(Step::End(End::ClientReset)),
+            }
+        };
+        let heard = relay.gate.take()?;
+        let bytes = heard.bytes;
+        match self.inner_refusal(flow, said) {
+            Some(reason) if !self.audited(flow, reason) => {
+                self.lender.buffers.give_back(bytes);
+                Some(self.refuse(token, flow, reason, End::Refused))
+            }
+            _ => {
+                if let Work::Relay(relay) = &mut flow.work {
+                    relay.up.pending = Some(bytes);
+                }
+                if flow.stage != Stage::Closing {
+                    flow.enter(Stage::Relaying);
+                    self.wake_at(token, self.idle_check_ms(flow));
+                }
+                None
+            }
+        }
+    }
+
+    /// Whether what the tunnel's first bytes say contradicts what was judged.
+    fn inner_refusal(&self, flow: &mut Flow, said: Said) -> Option<Reason> {
+        let policy = self.policy();
+        if flow.terms(&policy).is_some_and(|rule| rule.sni_any) {
+            return None;
+        }
+        match said {
+            Said::Hello(hello) => {
+                if hello.ech {
+                    flow.flags |= flags::ECH;
+                }
+                let inner = match hello.sni {
+                    Sni::Absent => return None,
+                    Sni::Name(name) => Host::Name(name),
+                    Sni::IpLiteral(ip) => Host::Ip(ip),
+                };
+                if flow.destination.as_ref() == Some(&inner) {
+                    return None;
+                }
+                flow.other = Some(match inner {
+                    Host::Name(name) => name.as_str().into(),
+                    Host::Ip(ip) => ip.to_string().into(),
+                });
+                Some(Reason::NameMismatch)
+            }
+            Said::Malformed { word, .. } => {
+                flow.other = Some(word.into());
+                Some(Reason::Malformed)
+            }
+            // Not TLS: there is no second name to compare.
+            Said::NotAccepted | Said::More | Said::Head(_) => None,
+        }
+    }
+
+    /// Idle, grace or a tunnel's first bytes: whichever the timer stood for.
+    pub(crate) fn carry_timer(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+        if flow.stage == Stage::Closing {
+            return Step::End(End::PolicyChanged);
+        }
+        let idle = self.idle_ms();
+        let Work::Relay(relay) = &mut flow.work else { return Step::Stay };
+        if relay.gate.as_ref().is_some_and(|gate| !gate.bytes.rest().is_empty()) {
+            return self.refuse(token, flow, Reason::FirstBytesTimeout, End::Refused);
+        }
+        let quiet = self.now_ms.saturating_sub(relay.active_ms);
+        if quiet >= idle {
+            return Step::End(End::IdleTimeout);
+        }
+        if !relay.kept && quiet >= KEEPALIVE_CHECK_MS {
+            egress_sys::keepalive(relay.upstream.fd());
+            egress_sys::keepalive(flow.client.fd());
+            relay.kept = true;
+        }
+        let next = self.idle_check_ms(flow);
+        self.wake_at(token, next);
+        Step::Stay
+    }
+}

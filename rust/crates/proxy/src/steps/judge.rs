@@ -1,0 +1,138 @@
+//! The decision: made into a value, kept with the flow, made again when the policy changes.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use egress_flowlog::{NONE_U32, WorkerCounter, flags};
+use egress_hello::name::Host;
+use egress_policy::{Decision, Destination, End, Reason, Stage, Verdict};
+
+use crate::context::{Context, FlowToken, Step};
+use crate::flow::{Flow, Work};
+use crate::installed::Installed;
+use crate::limits::Reached;
+
+fn destination(host: &Host) -> Destination<'_> {
+    match host {
+        Host::Name(name) => Destination::Name(name),
+        Host::Ip(ip) => Destination::Ip(*ip),
+    }
+}
+
+impl Flow {
+    /// A refusal was due, and audit mode lets the flow go on.
+    pub(crate) fn would_deny(&mut self, reason: Reason) {
+        self.verdict = Verdict::WouldDeny;
+        self.reason = reason;
+        self.flags |= flags::AUDIT;
+    }
+
+    fn take_decision(&mut self, decision: Decision, generation: u64) {
+        self.verdict = decision.verdict;
+        self.reason = decision.reason;
+        self.rule = decision.rule.map_or(NONE_U32, |rule| rule.0);
+        self.generation = generation;
+        self.decision = Some(decision);
+        if decision.verdict == Verdict::WouldDeny {
+            self.flags |= flags::AUDIT;
+        }
+    }
+}
+
+impl Context {
+    /// May this source reach this destination? Denied: refused. Allowed: on to resolving.
+    pub(crate) fn judge(&mut self, token: FlowToken, flow: &mut Flow, host: Host, port: u16) -> Step {
+        let policy = self.policy();
+        let source = policy.snapshot.source(flow.source.ip());
+        let decision = policy.snapshot.decide(source, destination(&host), port, self.unix_seconds);
+        if matches!(host, Host::Ip(_)) {
+            flow.flags |= flags::BY_ADDRESS;
+        }
+        flow.destination = Some(host);
+        flow.port = port;
+        flow.take_decision(decision, policy.generation);
+        if decision.verdict == Verdict::Deny {
+            return self.refuse(token, flow, decision.reason, End::Refused);
+        }
+        if let Some(reason) = self.enter_limit(flow, &policy)
+            && !self.audited(flow, reason)
+        {
+            return self.refuse(token, flow, reason, End::Refused);
+        }
+        flow.stage = Stage::Resolving;
+        flow.publish();
+        self.reach(token, flow)
+    }
+
+    /// Counts the flow against its rule's limits; the reason when one is reached.
+    fn enter_limit(&self, flow: &mut Flow, policy: &Installed) -> Option<Reason> {
+        let (bounds, limit) = policy.limits.of_rule(flow.decision?.terms?.0)?;
+        let (held, reached) = limit.enter(*bounds, self.now_ns());
+        flow.held = Some(held);
+        reached.map(|reached| match reached {
+            Reached::Max => Reason::ConnectionLimit,
+            Reached::Rate => Reason::ConnectionRate,
+        })
+    }
+
+    /// In audit mode a refusal is recorded and not carried out; `true` then.
+    pub(crate) fn audited(&self, flow: &mut Flow, reason: Reason) -> bool {
+        let audit = flow.decision.is_some_and(|decision| decision.audit);
+        if audit {
+            flow.would_deny(reason);
+            flow.publish();
+        }
+        audit
+    }
+
+    /// The policy has changed: the flow goes on untouched if it is still allowed, else ends after its grace.
+    pub(crate) fn judge_again(&mut self, token: FlowToken, flow: &mut Flow, policy: &Rc<Arc<Installed>>) -> Step {
+        let (Some(host), Work::Resolve(_) | Work::Dial(..) | Work::Relay(_)) = (&flow.destination, &flow.work) else {
+            return Step::Stay;
+        };
+        self.count(WorkerCounter::Rejudged);
+        let source = policy.snapshot.source(flow.source.ip());
+        let decision = policy.snapshot.decide(source, destination(host), flow.port, self.unix_seconds);
+        let screened = match flow.upstream {
+            Some(upstream) if decision.verdict != Verdict::Deny => self.screen(flow, &decision, upstream, policy).err(),
+            _ => None,
+        };
+        let denied = match screened {
+            _ if decision.verdict == Verdict::Deny => true,
+            Some(screened) => !screened.audit,
+            None => false,
+        };
+        if !denied {
+            // What was found out about the flow itself (a mismatch under audit) stays true.
+            let found = (flow.verdict, flow.reason);
+            let was_closing = flow.stage == Stage::Closing;
+            flow.take_decision(decision, policy.generation);
+            if found.0 == Verdict::WouldDeny && decision.verdict == Verdict::Allow && found.1 == Reason::NameMismatch {
+                (flow.verdict, flow.reason) = found;
+            }
+            // Counted with its new rule from now on; being over a lowered limit closes nothing.
+            let limited = decision.terms.and_then(|terms| policy.limits.of_rule(terms.0));
+            flow.held = limited.map(|(_, limit)| limit.keep());
+            if was_closing {
+                flow.stage = Stage::Relaying;
+                self.wake_at(token, self.now_ms);
+            }
+            flow.publish();
+            return Step::Stay;
+        }
+        self.count(WorkerCounter::PolicyClosed);
+        flow.take_decision(decision, policy.generation);
+        flow.verdict = Verdict::Deny;
+        flow.reason = Reason::PolicyChanged;
+        let grace = policy.snapshot.settings().timeouts.grace;
+        if grace.is_zero() || !matches!(flow.work, Work::Relay(_)) {
+            return Step::End(End::PolicyChanged);
+        }
+        if flow.stage != Stage::Closing {
+            flow.stage = Stage::Closing;
+            self.wake_at(token, self.now_ms + u64::try_from(grace.as_millis()).unwrap_or(u64::MAX / 2));
+        }
+        flow.publish();
+        Step::Stay
+    }
+}

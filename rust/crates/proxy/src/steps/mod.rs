@@ -1,0 +1,42 @@
+//! What a flow does next, one file per stage, in the order of a connection's life:
+//! `hear` (first bytes) → `judge` (decision) → `reach` (resolve, screen, dial) → `carry` (tunnel, relay), or `refuse`.
+
+mod carry;
+mod hear;
+mod judge;
+mod reach;
+mod refuse;
+
+use egress_policy::{End, Reason};
+
+use crate::context::{CLIENT, Context, FlowToken, Step};
+use crate::flow::{Flow, Work};
+
+impl Context {
+    /// Goes on after an edge on one of the flow's sockets.
+    pub(crate) fn on_edge(&mut self, token: FlowToken, flow: &mut Flow, side: usize, broken: bool) -> Step {
+        match &flow.work {
+            Work::Hear(_) => self.hear(token, flow),
+            // Nothing can be answered to a client that is gone; a half-close alone is no reason to stop.
+            Work::Resolve(_) | Work::Dial(..) if side == CLIENT && broken => Step::End(End::ClientGone),
+            Work::Resolve(_) => Step::Stay,
+            Work::Dial(..) if side == CLIENT => Step::Stay,
+            Work::Dial(..) => self.attempt_edge(token, flow, side - 1),
+            Work::Relay(_) => self.carry(token, flow),
+            Work::Refuse(_) => self.say_goodbye(flow),
+            Work::Moving => Step::End(End::Aborted),
+        }
+    }
+
+    /// The flow's timer has fired.
+    pub(crate) fn on_timer(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+        match &flow.work {
+            Work::Hear(_) => self.refuse(token, flow, Reason::FirstBytesTimeout, End::Refused),
+            Work::Resolve(_) => self.fail(token, flow, End::ResolveTimeout),
+            Work::Dial(..) => self.dial_timer(token, flow),
+            Work::Relay(_) => self.carry_timer(token, flow),
+            Work::Refuse(_) => Step::End(flow.end),
+            Work::Moving => Step::End(End::Aborted),
+        }
+    }
+}

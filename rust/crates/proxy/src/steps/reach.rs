@@ -1,0 +1,199 @@
+//! Reaching the destination: its name resolved by us, every address screened, one of them dialled.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+
+use egress_flowlog::{NONE_U32, flags};
+use egress_hello::name::Host;
+use egress_policy::{Accept, Decision, End, Origin, Reason, Screened, Stage, classify};
+
+use crate::context::{Context, FlowToken, Step};
+use crate::dial::{Dialing, Started};
+use crate::flow::{Flow, Work};
+use crate::installed::Installed;
+use crate::relay::Peer;
+use crate::resolver::Answer;
+
+/// A resolution is given up after this much longer than the resolver's own patience: it always answers before.
+const RESOLVER_MARGIN_MS: u64 = 1000;
+
+/// Where an allowed flow is dialled: what the client named, or what the rule says instead.
+fn target(flow: &Flow, policy: &Installed) -> Option<(Host, u16)> {
+    match flow.terms(policy).and_then(|rule| rule.dial) {
+        Some(dial) => Some(dial.clone()),
+        None => flow.destination.clone().map(|host| (host, flow.port)),
+    }
+}
+
+/// Who is to answer for the addresses that are dialled.
+fn origin(flow: &Flow, policy: &Installed) -> Origin {
+    let dial = flow.terms(policy).and_then(|rule| rule.dial).map(|(host, _)| host);
+    match (dial, dial.or(flow.destination.as_ref())) {
+        (_, Some(Host::Name(name))) if policy.snapshot.settings().resolver.hosts.contains_key(name) => Origin::Operator,
+        (_, Some(Host::Name(_)) | None) => Origin::Resolved,
+        (Some(_), Some(Host::Ip(_))) => Origin::Operator,
+        (None, Some(Host::Ip(_))) => Origin::Client,
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
+}
+
+impl Context {
+    /// Finds the addresses of the destination: at hand, or asked of the resolver.
+    pub(crate) fn reach(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+        let policy = self.policy();
+        let Some((host, port)) = target(flow, &policy) else { return Step::End(End::Aborted) };
+        match host {
+            Host::Ip(ip) => self.dial(token, flow, &[ip], port),
+            Host::Name(name) => {
+                if let Some(ips) = policy.snapshot.settings().resolver.hosts.get(&name) {
+                    return self.dial(token, flow, ips, port);
+                }
+                if let Some(known) = self.known(&name) {
+                    return self.resolved(token, flow, &Ok(known));
+                }
+                let resolver = &policy.snapshot.settings().resolver;
+                let patience = millis(resolver.timeout).saturating_mul(resolver.attempts.max(1).into());
+                self.wake_at(token, self.now_ms + patience.saturating_mul(2) + RESOLVER_MARGIN_MS);
+                flow.resolve_us = flow.age_us();
+                self.resolver.ask(name, self.worker, token.number());
+                Step::Stay
+            }
+        }
+    }
+
+    /// The resolver has answered.
+    pub(crate) fn resolved(&mut self, token: FlowToken, flow: &mut Flow, answer: &Answer) -> Step {
+        if !matches!(flow.work, Work::Resolve(_)) {
+            return Step::Stay;
+        }
+        if flow.resolve_us != NONE_U32 {
+            // It held the time of the question.
+            flow.resolve_us = flow.age_us().saturating_sub(flow.resolve_us);
+        }
+        match answer {
+            Err(end) => self.fail(token, flow, *end),
+            Ok(addresses) => {
+                if addresses.stale {
+                    flow.flags |= flags::STALE;
+                }
+                let policy = self.policy();
+                let Some((_, port)) = target(flow, &policy) else { return Step::End(End::Aborted) };
+                self.dial(token, flow, &addresses.ips, port)
+            }
+        }
+    }
+
+    /// Whether the flow may be connected to `address`.
+    pub(crate) fn screen(
+        &self,
+        flow: &Flow,
+        decision: &Decision,
+        address: SocketAddr,
+        policy: &Installed,
+    ) -> Result<(), Screened> {
+        if self.is_own(address) {
+            let class = classify(address.ip());
+            return Err(Screened { reason: Reason::OwnAddress, class, rule: None, audit: false });
+        }
+        let source = policy.snapshot.source(flow.source.ip());
+        let origin = origin(flow, policy);
+        policy.snapshot.screen(source, decision, origin, address.ip(), address.port(), self.unix_seconds)
+    }
+
+    /// Screens the addresses and dials those that pass.
+    fn dial(&mut self, token: FlowToken, flow: &mut Flow, ips: &[IpAddr], port: u16) -> Step {
+        let policy = self.policy();
+        let Some(decision) = flow.decision else { return Step::End(End::Aborted) };
+        let mut passed = Vec::with_capacity(ips.len());
+        let mut refused = None;
+        for ip in ips {
+            let address = SocketAddr::new(ip.to_canonical(), port);
+            match self.screen(flow, &decision, address, &policy) {
+                Ok(()) => passed.push(address),
+                Err(screened) if screened.audit => {
+                    flow.would_deny(screened.reason);
+                    passed.push(address);
+                }
+                Err(screened) => refused = refused.or(Some((screened, address))),
+            }
+        }
+        if passed.is_empty() {
+            let Some((screened, address)) = refused else { return self.fail(token, flow, End::ResolveNoName) };
+            flow.rule = screened.rule.map_or(flow.rule, |rule| rule.0);
+            flow.other = Some(screened.class.word().into());
+            flow.upstream = Some(address);
+            return self.refuse(token, flow, screened.reason, End::Refused);
+        }
+        let connect_ms = millis(policy.snapshot.settings().timeouts.connect);
+        let dialing = Dialing::new(passed, self.now_ns(), self.now_ms + connect_ms);
+        let bytes = match std::mem::replace(&mut flow.work, Work::Moving) {
+            Work::Resolve(bytes) => bytes,
+            _ => return Step::End(End::Aborted),
+        };
+        flow.work = Work::Dial(Box::new(dialing), bytes);
+        flow.enter(Stage::Connecting);
+        self.attempt(token, flow)
+    }
+
+    /// Starts the next connection attempt and sets the timer for what comes first.
+    fn attempt(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+        let Work::Dial(dialing, _) = &mut flow.work else { return Step::Stay };
+        match dialing.start(self.now_ms) {
+            Started::Failed(end) => self.fail(token, flow, end),
+            Started::Nothing => {
+                let deadline = dialing.deadline_ms;
+                self.wake_at(token, deadline);
+                Step::Stay
+            }
+            Started::Attempt(index) => {
+                let deadline = dialing.deadline_ms.min(dialing.next_attempt_ms);
+                let fd = dialing.fd(index).map(AsRawFd::as_raw_fd);
+                self.wake_at(token, deadline);
+                match fd.map(|fd| self.watch(fd, token.side(1 + index))) {
+                    Some(Ok(())) => Step::Stay,
+                    _ => self.fail(token, flow, End::OutOfResources),
+                }
+            }
+        }
+    }
+
+    /// An attempt's socket has an edge: connected, failed, or still on its way.
+    pub(crate) fn attempt_edge(&mut self, token: FlowToken, flow: &mut Flow, index: usize) -> Step {
+        let Work::Dial(dialing, _) = &mut flow.work else { return Step::Stay };
+        match dialing.finish(index) {
+            Some((fd, address)) => {
+                let took_us = self.now_ns().saturating_sub(dialing.started_ns) / 1000;
+                flow.connect_us = u32::try_from(took_us).unwrap_or(NONE_U32 - 1);
+                flow.upstream = Some(address);
+                let work = std::mem::replace(&mut flow.work, Work::Moving);
+                let Work::Dial(_, bytes) = work else { return Step::End(End::Aborted) };
+                self.begin_relay(token, flow, Peer::new(fd), bytes)
+            }
+            None if dialing.under_way(index) => Step::Stay,
+            None => self.attempt(token, flow),
+        }
+    }
+
+    pub(crate) fn dial_timer(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+        let Work::Dial(dialing, _) = &flow.work else { return Step::Stay };
+        if self.now_ms >= dialing.deadline_ms {
+            return self.fail(token, flow, End::ConnectTimeout);
+        }
+        self.attempt(token, flow)
+    }
+
+    /// A `tcp` listener knows its destination without hearing anything.
+    pub(crate) fn go_to(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+        debug_assert!(flow.accept == Accept::Tcp);
+        let policy = self.policy();
+        let listener = policy.snapshot.settings().listeners.get(usize::from(flow.listener));
+        let Some((host, port)) = listener.and_then(|listener| listener.to.clone()) else {
+            return self.refuse(token, flow, Reason::NoName, End::Refused);
+        };
+        flow.work = Work::Resolve(self.lender.buffers.holding(&[]));
+        self.judge(token, flow, host, port)
+    }
+}

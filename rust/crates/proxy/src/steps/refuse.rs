@@ -1,0 +1,118 @@
+//! Refusing: the client is told in its own protocol, then the connection is closed so that it can read it.
+
+use egress_policy::{Accept, End, MessageValues, Reason, RuleId, Stage, Verdict, render_message};
+use rustix::io::Errno;
+
+use crate::context::{Context, FlowToken, Step};
+use crate::flow::{Flow, Goodbye, Work};
+use crate::refuse::{Refusal, own_message};
+
+/// How long the client may take to read a refusal and close. Closing with its bytes unread would send a reset, which
+/// can overtake the refusal (RFC 9112, section 9.6).
+const LINGER_MS: u64 = 1000;
+/// Bytes that a refused client may still send while it is waited for.
+const LINGER_BYTES: usize = 256 * 1024;
+
+impl Context {
+    /// Ends an allowed flow whose destination cannot be had.
+    pub(crate) fn fail(&mut self, token: FlowToken, flow: &mut Flow, end: End) -> Step {
+        self.refuse(token, flow, flow.reason, end)
+    }
+
+    /// Records why, answers natively, and closes.
+    pub(crate) fn refuse(&mut self, token: FlowToken, flow: &mut Flow, reason: Reason, end: End) -> Step {
+        flow.reason = reason;
+        flow.end = end;
+        if end == End::Refused {
+            flow.verdict = Verdict::Deny;
+        }
+        let answer = self.answer(flow);
+        let relayed = match std::mem::replace(&mut flow.work, Work::Moving) {
+            Work::Relay(mut relay) => {
+                relay.up.release(&mut self.lender);
+                relay.down.release(&mut self.lender);
+                flow.carried = (relay.up.bytes, relay.down.bytes);
+                relay.down.bytes > 0
+            }
+            Work::Resolve(bytes) | Work::Dial(_, bytes) => {
+                self.lender.buffers.give_back(bytes);
+                false
+            }
+            _ => false,
+        };
+        // An alert in the middle of the upstream's own bytes would only be read as garbage.
+        if answer.is_empty() || (relayed && flow.stage != Stage::Tunnel) {
+            egress_sys::abort_on_close(flow.client.fd());
+            return Step::End(end);
+        }
+        let bytes = self.lender.buffers.holding(&answer);
+        flow.work = Work::Refuse(Box::new(Goodbye { bytes, shut: false, discarded: 0 }));
+        flow.stage = Stage::Refusing;
+        flow.publish();
+        self.wake_at(token, self.now_ms + LINGER_MS);
+        self.say_goodbye(flow)
+    }
+
+    fn answer(&self, flow: &Flow) -> Vec<u8> {
+        let policy = self.policy();
+        let rule = policy.snapshot.rule(RuleId(flow.rule));
+        let name = flow.name();
+        let detail = flow.other.as_deref().unwrap_or_default();
+        let message = if flow.end == End::Refused && flow.destination.is_some() {
+            let template = rule.as_ref().map_or(policy.snapshot.default_message(), |rule| rule.message);
+            let values = MessageValues {
+                rule: rule.as_ref().map_or("default", |rule| rule.name),
+                decision: &format!("{:016x}", flow.id),
+                name: name.as_str(),
+                port: flow.port,
+                source: &flow.source.ip().to_string(),
+                owner: rule.as_ref().and_then(|rule| rule.owner),
+                why: rule.as_ref().and_then(|rule| rule.why),
+            };
+            render_message(template, &values)
+        } else {
+            own_message(flow.reason, flow.end, detail, name.as_str(), flow.id)
+        };
+        let refusal = Refusal {
+            reason: flow.reason,
+            end: flow.end,
+            message: &message,
+            flow_id: flow.id,
+            name: name.as_str(),
+            port: flow.port,
+            rule: rule.as_ref().map_or("", |rule| rule.name),
+            wants_json: flow.wants_json,
+            detail,
+        };
+        // Inside a tunnel the client speaks TLS by now.
+        if flow.accept == Accept::Connect && flow.stage == Stage::Tunnel { refusal.alert() } else { refusal.answer(flow.accept) }
+    }
+
+    /// Sends the refusal, then waits for the client to close.
+    pub(crate) fn say_goodbye(&mut self, flow: &mut Flow) -> Step {
+        let Flow { client, work: Work::Refuse(goodbye), end, .. } = flow else { return Step::Stay };
+        while !goodbye.bytes.rest().is_empty() {
+            if !client.writable {
+                return Step::Stay;
+            }
+            match egress_sys::send(client.fd(), goodbye.bytes.rest()) {
+                Ok(sent) => goodbye.bytes.advance(sent),
+                Err(Errno::AGAIN) => client.writable = false,
+                Err(_) => return Step::End(*end),
+            }
+        }
+        if !goodbye.shut {
+            let _ = rustix::net::shutdown(client.fd(), rustix::net::Shutdown::Write);
+            goodbye.shut = true;
+        }
+        while client.readable && goodbye.discarded < LINGER_BYTES {
+            match egress_sys::recv(client.fd(), &mut self.lender.scratch) {
+                Ok(0) => return Step::End(*end),
+                Ok(read) => goodbye.discarded += read,
+                Err(Errno::AGAIN) => client.readable = false,
+                Err(_) => return Step::End(*end),
+            }
+        }
+        if client.readable { Step::End(*end) } else { Step::Stay }
+    }
+}

@@ -1,0 +1,504 @@
+//! A worker: one thread with its own event loop, listeners, flows, timers and counters. It shares nothing per connection.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use egress_flowlog::{NONE_U32, WorkerArea, WorkerCounter};
+use egress_hello::name::Name;
+use egress_policy::{Accept, End, Reason, Stage, Verdict};
+use mio::{Events, Poll, Token, Waker};
+use rustix::io::Errno;
+
+use crate::context::{CLIENT, Context, FlowToken, Step};
+use crate::flow::{Flow, Recorder, Work};
+use crate::installed::Installed;
+use crate::pool::{Buffers, Pipes};
+use crate::relay::{Lender, Peer, SCRATCH_BYTES};
+use crate::resolver::{Answer, Handle, Reply};
+use crate::wheel::Wheel;
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 1024;
+/// Connections accepted from one listener before the flows get their turn.
+const ACCEPT_BATCH: usize = 64;
+/// How long `low_latency` polls without blocking before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+/// Tokens of the worker itself: no flow has this generation.
+const OWN_GENERATION: u32 = u32::MAX;
+const WAKER: Token = FlowToken { slot: (1 << 29) - 1, generation: OWN_GENERATION }.token();
+
+impl FlowToken {
+    const fn token(self) -> Token {
+        Token((self.generation as usize) << 32 | self.slot << 3)
+    }
+}
+
+/// What other threads tell a worker.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    Resolved { token: u64, name: Name, answer: Answer },
+    /// A new policy; the worker answers with the flows that it closes for it.
+    Install { policy: Arc<Installed>, forget_names: bool, done: Sender<u64> },
+    /// A rule's time is up: judge all flows again by the same policy.
+    JudgeAgain,
+    /// Stop accepting; the worker ends when its last flow has.
+    Drain,
+    /// End now.
+    Stop,
+}
+
+/// The way into a worker's mailbox.
+#[derive(Debug, Clone)]
+pub(crate) struct Mailbox {
+    sender: Sender<Mail>,
+    waker: Arc<Waker>,
+}
+
+impl Mailbox {
+    pub(crate) fn post(&self, mail: Mail) {
+        // A worker that is gone needs no mail.
+        if self.sender.send(mail).is_ok() {
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+impl Reply for Mailbox {
+    fn reply(&self, token: u64, name: &Name, answer: &Answer) {
+        self.post(Mail::Resolved { token, name: name.clone(), answer: answer.clone() });
+    }
+}
+
+/// What a worker is made from.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub index: usize,
+    pub poll: Poll,
+    pub mail: Receiver<Mail>,
+    pub area: WorkerArea,
+    /// This worker's socket of each listener, in the order of the settings.
+    pub listeners: Vec<(Accept, OwnedFd)>,
+    pub own: Arc<[SocketAddr]>,
+    pub policy: Arc<Installed>,
+    pub resolver: Handle,
+    pub max_flows: usize,
+    pub low_latency: bool,
+    /// The upper 24 bits of every flow id: different for each boot and worker.
+    pub id_prefix: u64,
+}
+
+/// A mailbox and the parts that belong to its other end.
+pub(crate) fn mailbox() -> std::io::Result<(Mailbox, Poll, Receiver<Mail>)> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    Ok((Mailbox { sender, waker }, poll, receiver))
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    flow: Option<Flow>,
+}
+
+struct Listening {
+    accept: Accept,
+    fd: OwnedFd,
+    /// More may wait in the queue than the last batch took.
+    ready: bool,
+}
+
+struct Worker {
+    context: Context,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    open: usize,
+    max_flows: usize,
+    listeners: Vec<Listening>,
+    /// Flows whose turn was over before their work was.
+    again: VecDeque<FlowToken>,
+    /// Given up for a moment when descriptors run out, to accept and close the connection that waits.
+    spare: Option<OwnedFd>,
+    mail: Receiver<Mail>,
+    started: Instant,
+    started_unix_ns: u64,
+    next_id: u64,
+    draining: bool,
+    stopping: bool,
+}
+
+/// Runs a worker until it is told to stop, or has drained.
+pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
+    let Parts { index, mut poll, mail, area, listeners, own, policy, resolver, max_flows, low_latency, id_prefix } = parts;
+    let registry = poll.registry().try_clone()?;
+    let started = Instant::now();
+    let started_unix_ns =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0));
+    area.counters.set(WorkerCounter::Generation, policy.generation);
+    let max_flows = max_flows.min(area.live.capacity());
+    let recorder = Rc::new(Recorder {
+        ring: RefCell::new(area.ring),
+        live: area.live,
+        counters: area.counters,
+        policy: RefCell::new(Rc::new(policy)),
+        now_ns: Cell::new(0),
+    });
+    let context = Context {
+        worker: index,
+        registry,
+        wheel: Wheel::new(0),
+        lender: Lender {
+            scratch: vec![0; SCRATCH_BYTES],
+            buffers: Buffers::default(),
+            pipes: Pipes::new(),
+            pipe_misses: 0,
+        },
+        recorder,
+        resolver,
+        names: HashMap::new(),
+        own,
+        now: started,
+        now_ms: 0,
+        unix_seconds: started_unix_ns / 1_000_000_000,
+    };
+    let mut worker = Worker {
+        context,
+        slots: Vec::new(),
+        free: Vec::new(),
+        open: 0,
+        max_flows,
+        listeners: Vec::new(),
+        again: VecDeque::new(),
+        spare: spare(),
+        mail,
+        started,
+        started_unix_ns,
+        next_id: id_prefix << 40,
+        draining: false,
+        stopping: false,
+    };
+    for (accept, fd) in listeners {
+        let token = FlowToken { slot: worker.listeners.len(), generation: OWN_GENERATION }.token();
+        worker.context.watch(fd.as_raw_fd(), token)?;
+        worker.listeners.push(Listening { accept, fd, ready: true });
+    }
+    let mut events = Events::with_capacity(EVENTS);
+    let mut due = Vec::new();
+    while !(worker.stopping || worker.draining && worker.open == 0) {
+        worker.wait(&mut poll, &mut events, low_latency)?;
+        worker.turn(&events, &mut due);
+    }
+    worker.end_all(End::Drained);
+    Ok(())
+}
+
+fn spare() -> Option<OwnedFd> {
+    std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
+}
+
+impl Worker {
+    fn tick(&mut self) {
+        let context = &mut self.context;
+        context.now = Instant::now();
+        let ns = u64::try_from(context.now.duration_since(self.started).as_nanos()).unwrap_or(u64::MAX);
+        context.recorder.now_ns.set(ns);
+        context.now_ms = ns / 1_000_000;
+        context.unix_seconds = (self.started_unix_ns + ns) / 1_000_000_000;
+    }
+
+    fn wait(&mut self, poll: &mut Poll, events: &mut Events, low_latency: bool) -> std::io::Result<()> {
+        let busy = !self.again.is_empty() || self.listeners.iter().any(|listening| listening.ready);
+        let timeout = if busy {
+            Some(Duration::ZERO)
+        } else {
+            self.context.wheel.wait_ms(self.context.now_ms).map(Duration::from_millis)
+        };
+        if low_latency && !busy && self.open > 0 {
+            let until = Instant::now() + SPIN;
+            while Instant::now() < until {
+                match poll.poll(events, Some(Duration::ZERO)) {
+                    Ok(()) if !events.is_empty() => return Ok(()),
+                    Ok(()) => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        match poll.poll(events, timeout) {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn turn(&mut self, events: &Events, due: &mut Vec<usize>) {
+        self.tick();
+        self.context.count(WorkerCounter::Turns);
+        for event in events {
+            let (token, side) = FlowToken::read(event.token());
+            if token.generation == OWN_GENERATION {
+                match self.listeners.get_mut(token.slot) {
+                    Some(listening) => listening.ready = true,
+                    None => self.read_mail(),
+                }
+                continue;
+            }
+            let broken = event.is_error() || (event.is_write_closed() && event.is_read_closed());
+            let (readable, writable) = (event.is_readable() || broken, event.is_writable() || broken);
+            let ending = event.is_read_closed() || broken;
+            self.with(token, |context, flow| {
+                if side == CLIENT {
+                    flow.client.mark(readable, writable, ending);
+                } else if let Work::Relay(relay) = &mut flow.work {
+                    relay.upstream.mark(readable, writable, ending);
+                }
+                context.on_edge(token, flow, side, broken)
+            });
+        }
+        for _ in 0..self.again.len() {
+            let Some(token) = self.again.pop_front() else { break };
+            self.with(token, |context, flow| context.on_edge(token, flow, CLIENT, false));
+        }
+        due.clear();
+        self.context.wheel.expire(self.context.now_ms, due);
+        for slot in due.drain(..) {
+            let token = FlowToken { slot, generation: self.slots[slot].generation };
+            self.with(token, |context, flow| context.on_timer(token, flow));
+        }
+        for index in 0..self.listeners.len() {
+            if self.listeners[index].ready {
+                self.accept_batch(index);
+            }
+        }
+        let misses = std::mem::take(&mut self.context.lender.pipe_misses);
+        if misses > 0 {
+            self.context.recorder.counters.add(WorkerCounter::PipeMisses, misses);
+        }
+    }
+
+    /// Lets `act` take the flow a step on, if it still exists, and does what the step asks for.
+    fn with(&mut self, token: FlowToken, act: impl FnOnce(&mut Context, &mut Flow) -> Step) {
+        let Some(slot) = self.slots.get_mut(token.slot) else { return };
+        if slot.generation != token.generation {
+            return;
+        }
+        let Some(flow) = slot.flow.as_mut() else { return };
+        match act(&mut self.context, flow) {
+            Step::Stay => {}
+            Step::Again => self.again.push_back(token),
+            Step::End(end) => self.end(token.slot, end),
+        }
+    }
+
+    /// Ends a flow: its record is written and its sockets close when it is dropped here.
+    fn end(&mut self, index: usize, end: End) {
+        let slot = &mut self.slots[index];
+        let Some(mut flow) = slot.flow.take() else { return };
+        flow.end = end;
+        self.context.reclaim(&mut flow);
+        self.context.wheel.unset(index);
+        if let Work::Relay(relay) = &flow.work {
+            // A break on one side is shown as a break on the other, not as an orderly end.
+            match end {
+                End::ClientReset => egress_sys::abort_on_close(relay.upstream.fd()),
+                End::UpstreamReset => egress_sys::abort_on_close(flow.client.fd()),
+                End::PolicyChanged | End::Drained | End::Aborted => {
+                    egress_sys::abort_on_close(relay.upstream.fd());
+                    egress_sys::abort_on_close(flow.client.fd());
+                }
+                _ => {}
+            }
+        }
+        slot.generation = (slot.generation + 1) % OWN_GENERATION;
+        self.free.push(u32::try_from(index).unwrap_or(NONE_U32));
+        self.open -= 1;
+    }
+
+    fn end_all(&mut self, end: End) {
+        for index in 0..self.slots.len() {
+            self.end(index, end);
+        }
+    }
+
+    fn accept_batch(&mut self, index: usize) {
+        for _ in 0..ACCEPT_BATCH {
+            let accepted = egress_sys::accept(self.listeners[index].fd.as_fd());
+            match accepted {
+                Ok((fd, source)) => self.admit(index, fd, source),
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::AGAIN) => {
+                        self.listeners[index].ready = false;
+                        return;
+                    }
+                    // The connection was gone before it was accepted (accept(2)).
+                    Some(Errno::CONNABORTED | Errno::INTR) => {}
+                    Some(Errno::MFILE | Errno::NFILE) => {
+                        if !self.shed(index) {
+                            return;
+                        }
+                    }
+                    _ => {
+                        self.context.count(WorkerCounter::AcceptErrors);
+                        self.listeners[index].ready = false;
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Out of descriptors: the waiting connection is accepted on the spare one, recorded and closed, so that its client
+    /// is told at once and the queue does not wake the worker for ever.
+    fn shed(&mut self, index: usize) -> bool {
+        self.context.count(WorkerCounter::OutOfDescriptors);
+        drop(self.spare.take());
+        let accepted = egress_sys::accept(self.listeners[index].fd.as_fd());
+        let shed = accepted.is_ok();
+        if let Ok((fd, source)) = accepted {
+            self.turn_away(index, fd, source);
+        } else {
+            self.listeners[index].ready = false;
+        }
+        self.spare = spare();
+        shed
+    }
+
+    fn flow(&mut self, index: usize, fd: OwnedFd, source: SocketAddr, slot: Option<u32>) -> Flow {
+        let now_ns = self.context.now_ns();
+        let id = self.next_id;
+        self.next_id += 1;
+        let generation = self.context.recorder.policy.borrow().generation;
+        self.context.count(WorkerCounter::Accepted);
+        Flow {
+            id,
+            client: Peer::new(fd),
+            source,
+            listener: u16::try_from(index).unwrap_or(u16::MAX),
+            accept: self.listeners[index].accept,
+            start_ns: now_ns,
+            start_unix_ns: self.started_unix_ns + now_ns,
+            stage: Stage::FirstBytes,
+            destination: None,
+            port: 0,
+            decision: None,
+            generation,
+            verdict: Verdict::None,
+            reason: Reason::None,
+            rule: NONE_U32,
+            end: End::Open,
+            flags: 0,
+            first_bytes_us: NONE_U32,
+            resolve_us: NONE_U32,
+            connect_us: NONE_U32,
+            wants_json: false,
+            upstream: None,
+            other: None,
+            held: None,
+            carried: (0, 0),
+            work: Work::Hear(None),
+            slot,
+            recorder: Rc::clone(&self.context.recorder),
+        }
+    }
+
+    /// Records and resets a connection for which there is no room.
+    fn turn_away(&mut self, index: usize, fd: OwnedFd, source: SocketAddr) {
+        let mut flow = self.flow(index, fd, source, None);
+        flow.verdict = Verdict::Deny;
+        flow.reason = Reason::Overloaded;
+        flow.end = End::OutOfResources;
+        egress_sys::abort_on_close(flow.client.fd());
+    }
+
+    fn admit(&mut self, index: usize, fd: OwnedFd, source: SocketAddr) {
+        if self.open >= self.max_flows {
+            self.context.count(WorkerCounter::FlowsFull);
+            return self.turn_away(index, fd, source);
+        }
+        let slot = match self.free.pop() {
+            Some(slot) => slot as usize,
+            None => {
+                self.slots.push(Slot::default());
+                self.slots.len() - 1
+            }
+        };
+        let flow = self.flow(index, fd, source, u32::try_from(slot).ok());
+        self.open += 1;
+        self.context.recorder.counters.set(WorkerCounter::Active, self.open as u64);
+        let token = FlowToken { slot, generation: self.slots[slot].generation };
+        let raw = flow.client.fd.as_raw_fd();
+        self.slots[slot].flow = Some(flow);
+        let first_bytes = self.context.policy().snapshot.settings().timeouts.first_bytes;
+        let deadline = self.context.now_ms + u64::try_from(first_bytes.as_millis()).unwrap_or(u64::MAX / 4);
+        self.context.wake_at(token, deadline);
+        self.with(token, |context, flow| {
+            if flow.accept == Accept::Tcp {
+                flow.publish();
+                return context.go_to(token, flow);
+            }
+            // The first flight is often here already: then the flow is shown only once it is judged.
+            let step = context.on_edge(token, flow, CLIENT, false);
+            if flow.stage == Stage::FirstBytes {
+                flow.publish();
+            }
+            step
+        });
+        // Registered last: edges that came before are reported by the registration (epoll(7)), and a flow that is over
+        // by now never costs the call.
+        if self.slots[slot].generation == token.generation && self.context.watch(raw, token.side(CLIENT)).is_err() {
+            self.end(slot, End::OutOfResources);
+        }
+    }
+
+    fn read_mail(&mut self) {
+        loop {
+            match self.mail.try_recv() {
+                Ok(Mail::Resolved { token, name, answer }) => {
+                    if let Ok(addresses) = &answer {
+                        self.context.remember(&name, addresses);
+                    }
+                    let (token, _) = FlowToken::read(Token(usize::try_from(token).unwrap_or(usize::MAX)));
+                    self.with(token, |context, flow| context.resolved(token, flow, &answer));
+                }
+                Ok(Mail::Install { policy, forget_names, done }) => {
+                    if forget_names {
+                        self.context.names.clear();
+                    }
+                    self.context.recorder.counters.set(WorkerCounter::Generation, policy.generation);
+                    *self.context.recorder.policy.borrow_mut() = Rc::new(policy);
+                    let closed = self.judge_all_again();
+                    let _ = done.send(closed);
+                }
+                Ok(Mail::JudgeAgain) => {
+                    self.judge_all_again();
+                }
+                Ok(Mail::Drain) => {
+                    self.draining = true;
+                    self.listeners.clear();
+                }
+                Ok(Mail::Stop) => self.stopping = true,
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.stopping = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Judges every live flow by the policy now in force; gives how many it closes, now or after their grace.
+    fn judge_all_again(&mut self) -> u64 {
+        let policy = self.context.policy();
+        let before = self.context.recorder.counters.get(WorkerCounter::PolicyClosed);
+        for slot in 0..self.slots.len() {
+            let token = FlowToken { slot, generation: self.slots[slot].generation };
+            self.with(token, |context, flow| context.judge_again(token, flow, &policy));
+        }
+        self.context.recorder.counters.get(WorkerCounter::PolicyClosed) - before
+    }
+}
