@@ -113,11 +113,12 @@ class _Scanner:
 def _explain(error: json.JSONDecodeError, text: str) -> SyntaxProblem:
     rest = text[error.pos :].lstrip()
     before = text[: error.pos].rstrip()
-    if before.endswith(",") and rest[:1] in ("]", "}"):
-        fix = "remove the comma before it"
-    elif error.msg.startswith("Illegal trailing comma"):
-        fix = "remove the comma"
-    elif rest[:1] in ("/", "#"):
+    if error.msg.startswith("Illegal trailing comma") or (before.endswith(",") and rest[:1] in ("]", "}")):
+        # Python 3.13 points at the comma, earlier ones behind it.
+        comma = error.pos if text[error.pos] == "," else len(before) - 1
+        message = "this is not JSON: a comma after the last item"
+        return SyntaxProblem(mark_at(text, comma), "json", message, "remove the comma")
+    if rest[:1] in ("/", "#"):
         fix = "JSON has no comments; use YAML or TOML, or the key `why`"
     elif rest[:1] == "'" or "double quotes" in error.msg:
         fix = 'put keys and texts in double quotes: "name"'

@@ -1,0 +1,111 @@
+"""The normalised document has every default filled in and one spelling for everything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from egress_gateway.load import Loaded, load
+
+SETTINGS = {
+    "workers": 0,
+    "max_flows": 0,
+    "low_latency": False,
+    "listeners": [
+        {"name": "tls", "bind": "0.0.0.0:8443", "accept": ["tls"], "port": 443, "to": None},
+        {"name": "proxy", "bind": "0.0.0.0:3128", "accept": ["connect"], "port": None, "to": None},
+    ],
+    "timeouts": {"first_bytes_ms": 5000, "connect_ms": 5000, "idle_ms": 3600000, "drain_ms": 300000, "grace_ms": 0},
+    "resolver": {
+        "servers": [], "hosts": {}, "min_ttl_ms": 1000, "max_ttl_ms": 300000, "negative_ttl_ms": 5000,
+        "stale_ms": 300000, "timeout_ms": 2000, "attempts": 2, "cache_names": 10000,
+    },
+}  # fmt: skip
+
+
+def _load(directory: Path, text: str) -> tuple[Loaded, Any]:
+    (directory / "policy.yaml").write_text("egress: v1\n" + text)
+    loaded = load([directory / "policy.yaml"])
+    return loaded, json.loads(loaded.document)
+
+
+def test_a_file_of_one_line_has_every_default(tmp_path: Path) -> None:
+    loaded, document = _load(tmp_path, "")
+    assert document == {
+        "v": 1,
+        "settings": SETTINGS,
+        "default": {
+            "action": "deny",
+            "mode": "enforce",
+            "message": "Blocked by egress policy ({rule}). Quote {decision}.",
+            "private_addresses": "deny",
+            "no_name": "deny",
+        },
+        "groups": {},
+        "lists": {},
+        "rules": [],
+    }
+    assert (loaded.admin, loaded.log) == ("127.0.0.1:9900", "stdout")
+
+
+def test_a_rule_is_spelt_out(tmp_path: Path) -> None:
+    _, document = _load(
+        tmp_path,
+        """rules:
+  - name: a
+    from: [ { cidr: [ 10.0.0.0/8, 10.1.0.0/16 ] }, { cidr: 192.0.2.1 } ]
+    to: [ "x.example:8000-8100", { name: y.example, addresses: [ 10.2.0.0/16 ] } ]
+    until: 2026-12-01
+    connections: { max: 5 }
+""",
+    )
+    assert document["rules"] == [
+        {
+            "name": "a", "file": str(tmp_path / "policy.yaml"), "line": 3,
+            "from": [{"cidr": "10.0.0.0/8"}, {"cidr": "10.1.0.0/16"}, {"cidr": "192.0.2.1"}],
+            "to": [{"pattern": "x.example:8000-8100"}, {"name": "y.example", "addresses": ["10.2.0.0/16"]}],
+            "anywhere": False, "deny": False, "mode": None, "message": None, "owner": None, "why": None,
+            "until": 1796083200, "connections": {"max": 5, "new_per_second": None}, "dial": None, "sni": "agree",
+        }
+    ]  # fmt: skip
+
+
+def test_settings_are_spelt_out(tmp_path: Path) -> None:
+    loaded, document = _load(
+        tmp_path,
+        """listeners:
+  - { name: t, bind: "[::]:1", accept: [tls], port: 8443 }
+  - { name: db, bind: "0.0.0.0:2", accept: tcp, to: "db.example:5432" }
+resolver: { servers: [ 10.0.0.10, "2001:db8::1", "10.0.0.11:5353" ], hosts: { a.example: 10.0.0.1 }, stale: 1m }
+workers: 3
+max_flows: 100
+low_latency: true
+admin: { bind: off }
+log: { decisions: ./decisions.jsonl }
+""",
+    )
+    settings = document["settings"]
+    assert [(each["accept"], each["port"], each["to"]) for each in settings["listeners"]] == [
+        (["tls"], 8443, None),
+        (["tcp"], None, "db.example:5432"),
+    ]
+    assert settings["resolver"]["servers"] == ["10.0.0.10:53", "[2001:db8::1]:53", "10.0.0.11:5353"]
+    assert settings["resolver"]["hosts"] == {"a.example": ["10.0.0.1"]}
+    assert settings["resolver"]["stale_ms"] == 60_000
+    assert (settings["workers"], settings["max_flows"], settings["low_latency"]) == (3, 100, True)
+    assert (loaded.admin, loaded.log) == (None, str(tmp_path / "decisions.jsonl"))
+
+
+def test_the_three_formats_say_the_same(tmp_path: Path) -> None:
+    texts = {
+        "p.yaml": "egress: v1\nrules:\n  - { name: a, to: x.example, until: 2026-12-01, connections: { max: 2 } }\n",
+        "p.toml": 'egress = "v1"\n[[rules]]\nname = "a"\nto = "x.example"\nuntil = 2026-12-01\nconnections.max = 2\n',
+        "p.json": '{"egress":"v1","rules":[{"name":"a","to":"x.example","until":"2026-12-01","connections":{"max":2}}]}',
+    }
+    seen = []
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        document = json.loads(load([tmp_path / name]).document)
+        seen.append([{**rule, "file": "", "line": 0} for rule in document["rules"]])
+    assert seen[0] == seen[1] == seen[2]

@@ -1,0 +1,77 @@
+"""Durations and dates are read as written, and nothing is guessed."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from egress_gateway.units import Duration, UnitError, Until
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("250ms", 250),
+        ("5s", 5_000),
+        ("10m", 600_000),
+        ("1h", 3_600_000),
+        ("5d", 432_000_000),
+        ("1.5s", 1_500),
+        ("0s", 0),
+        ("5 s", 5_000),
+    ],
+)
+def test_durations(text: str, ms: int) -> None:
+    assert Duration.parse(text).ms == ms
+
+
+@pytest.mark.parametrize("ms", [0, 250, 5_000, 600_000, 3_600_000, 5_400_000, 432_000_000])
+def test_a_duration_prints_as_it_is_read(ms: int) -> None:
+    assert Duration.parse(str(Duration(ms))).ms == ms
+
+
+@pytest.mark.parametrize(
+    ("value", "fix"),
+    [
+        (5, "5s"),
+        (1.5, "1.5s"),
+        ("5", "5s"),
+        ("5 min", "5m"),
+        ("5M", "5m"),
+        ("1.5ms", "in ms"),
+        ("-5s", "250ms"),
+        ("1h30m", "250ms"),
+        ("", "250ms"),
+    ],
+)
+def test_other_durations_are_refused_with_the_fix(value: object, fix: str) -> None:
+    with pytest.raises(UnitError) as caught:
+        Duration.parse(value)
+    assert fix in caught.value.fix
+
+
+def test_a_duration_has_an_end() -> None:
+    with pytest.raises(UnitError, match="100 years"):
+        Duration.parse("99999999d")
+
+
+@pytest.mark.parametrize(
+    ("value", "moment"),
+    [
+        ("2026-12-01", "2026-12-01T00:00:00+00:00"),
+        ("2026-12-01T18:00:00Z", "2026-12-01T18:00:00+00:00"),
+        ("2026-12-01t18:00:00+02:00", "2026-12-01T16:00:00+00:00"),
+        (dt.date(2026, 12, 1), "2026-12-01T00:00:00+00:00"),
+        (dt.datetime(2026, 12, 1, 1, tzinfo=dt.UTC), "2026-12-01T01:00:00+00:00"),
+    ],
+)
+def test_dates_are_moments_in_utc(value: object, moment: str) -> None:
+    assert Until.parse(value).unix_s == int(dt.datetime.fromisoformat(moment).timestamp())
+
+
+@pytest.mark.parametrize(
+    "value", ["2026-12", "20261201", "2026-W49-2", "2026-02-30", "2026-12-01T10:00:00", 1796083200, True, "1950-01-01"]
+)
+def test_other_dates_are_refused(value: object) -> None:
+    with pytest.raises(UnitError):
+        Until.parse(value)
