@@ -7,13 +7,18 @@ mod compile;
 mod decide;
 mod document;
 mod flat;
+mod layout;
+mod list;
 mod message;
 mod names;
 mod nets;
+mod pattern;
 mod problem;
+mod rules;
 mod screen;
 mod settings;
 mod snapshot;
+mod ties;
 mod verify;
 mod vocab;
 

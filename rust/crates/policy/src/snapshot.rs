@@ -10,7 +10,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::document;
-use crate::flat::{self, *};
+use crate::flat::*;
 use crate::names::Names;
 use crate::nets::Nets;
 use crate::problem::Problems;
@@ -159,7 +159,7 @@ impl Snapshot {
         };
         crate::verify::verify(&snapshot)?;
         snapshot.dials = snapshot
-            .section::<flat::Text>(Section::Dials)
+            .section::<Text>(Section::Dials)
             .iter()
             .map(|text| parse_authority(snapshot.text(*text).as_bytes()))
             .collect::<Result<_, _>>()
@@ -282,13 +282,13 @@ impl Snapshot {
         }
     }
 
-    pub(crate) fn text(&self, text: flat::Text) -> &str {
+    pub(crate) fn text(&self, text: Text) -> &str {
         let at = text.at.get() as usize;
         let bytes = self.raw(Section::Texts).get(at..at.saturating_add(text.len.get() as usize));
         std::str::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
     }
 
-    fn optional(&self, text: flat::Text) -> Option<&str> {
+    fn optional(&self, text: Text) -> Option<&str> {
         (text.at.get() != NONE).then(|| self.text(text))
     }
 }
