@@ -101,7 +101,8 @@ def test_the_three_formats_say_the_same(tmp_path: Path) -> None:
     texts = {
         "p.yaml": "egress: v1\nrules:\n  - { name: a, to: x.example, until: 2026-12-01, connections: { max: 2 } }\n",
         "p.toml": 'egress = "v1"\n[[rules]]\nname = "a"\nto = "x.example"\nuntil = 2026-12-01\nconnections.max = 2\n',
-        "p.json": '{"egress":"v1","rules":[{"name":"a","to":"x.example","until":"2026-12-01","connections":{"max":2}}]}',
+        "p.json": '{"egress":"v1","rules":[{"name":"a","to":"x.example","until":"2026-12-01","connections":'
+        '{"max":2}}]}',
     }
     seen = []
     for name, text in texts.items():

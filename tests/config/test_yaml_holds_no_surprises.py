@@ -16,8 +16,10 @@ from egress_gateway.read_yaml import resolve
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("on", "on"), ("off", "off"), ("yes", "yes"), ("NO", "NO"), ("true", True), ("False", False), ("~", None), ("null", None),
-        ("12:30:45", "12:30:45"), ("1_000", "1_000"), ("010", 10), ("0o10", 8), ("0x1f", 31), ("1e3", 1000.0), ("1.5", 1.5),
+        ("on", "on"), ("off", "off"), ("yes", "yes"), ("NO", "NO"), ("true", True), ("False", False), ("~", None),
+        ("null", None),
+        ("12:30:45", "12:30:45"), ("1_000", "1_000"), ("010", 10), ("0o10", 8), ("0x1f", 31), ("1e3", 1000.0),
+        ("1.5", 1.5),
         ("10.0.0.1", "10.0.0.1"), ("2026-12-01", "2026-12-01"), (".x", ".x"), ("-", "-"), ("=", "="),
     ],
 )  # fmt: skip
@@ -77,7 +79,7 @@ def test_a_file_beyond_its_bound_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_ten_thousand_rules_load_in_seconds(tmp_path: Path) -> None:
     rules = "".join(
-        f"  - name: r{n}\n    from: {{ cidr: 10.0.0.0/8 }}\n    to: [ a{n}.example, 'b{n}.example:8443' ]\n    owner: me\n"
+        f"  - name: r{n}\n    from: {{ cidr: 10.0.0.0/8 }}\n    to: [ a{n}.example, 'b{n}.example:8443' ]\n"
         for n in range(10_000)
     )
     (tmp_path / "policy.yaml").write_text("egress: v1\nrules:\n" + rules)
