@@ -77,7 +77,8 @@ fn from_httparse(error: Error) -> HeadError {
         Error::HeaderName => HeadError::HeaderName,
         Error::HeaderValue => HeadError::HeaderValue,
         Error::TooManyHeaders => HeadError::HeadersMany,
-        Error::Version => HeadError::Version,
-        Error::Token | Error::Status | Error::NewLine => HeadError::RequestLine,
+        // Line ends were checked before, so a bad one can only be something between the version and it.
+        Error::Version | Error::NewLine => HeadError::Version,
+        Error::Token | Error::Status => HeadError::RequestLine,
     }
 }
