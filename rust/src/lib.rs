@@ -55,7 +55,7 @@ impl Policy {
     /// Compiles a normalised document; raises PolicyError with every problem.
     #[staticmethod]
     fn compile(py: Python<'_>, document: &[u8]) -> PyResult<Self> {
-        let compiled = py.detach(|| {
+        let compiled: Result<_, Vec<Problem>> = py.detach(|| {
             let bytes = egress_policy::compile(document)?;
             // The snapshot reads from a copy of its own: a million names are some 40 MB for the moment of a reload.
             let snapshot = Snapshot::open(bytes.clone()).map_err(|error| {

@@ -32,7 +32,9 @@ pub const EXIT_SOFTWARE: i32 = 70;
 /// Bytes of the largest snapshot that is mapped: room for tens of millions of names, no room for a mistake.
 const MAX_SNAPSHOT: usize = 4 << 30;
 /// Flows per worker when neither the policy nor the descriptor limit says less.
-const MAX_FLOWS: u64 = 65_536;
+const MAX_FLOWS: u32 = 65_536;
+/// Workers that the telemetry has room for at least, so that a policy may ask for more than there are CPUs.
+const MIN_WORKER_AREAS: usize = 8;
 /// Descriptors kept for listeners, pipes, the resolver and the control socket.
 const RESERVED_DESCRIPTORS: u64 = 512;
 /// How long the workers may take to put a new policy in force before the answer goes out without their count.
@@ -48,8 +50,6 @@ struct WorkerHandle {
 /// Everything that exists once the first policy is in force.
 struct Running {
     installed: Arc<Installed>,
-    segment: Segment,
-    memory: SharedMemory,
     workers: Vec<WorkerHandle>,
     resolver: Handle,
     resolver_thread: JoinHandle<()>,
@@ -61,8 +61,11 @@ struct Running {
 struct Gateway {
     options: Options,
     raw_options: serde_json::Value,
-    boot: u64,
-    boot_hex: String,
+    boot_ns: u64,
+    /// Upper bits of every flow id, so that ids of two boots do not meet.
+    id_salt: u64,
+    memory: SharedMemory,
+    segment: Segment,
     started: Instant,
     control: Control,
     running: Option<Running>,
@@ -81,17 +84,31 @@ pub fn run(options_json: &[u8]) -> io::Result<i32> {
     let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, format!("options: {error}"));
     let raw_options: serde_json::Value = serde_json::from_slice(options_json).map_err(invalid)?;
     let options: Options = serde_json::from_value(raw_options.clone()).map_err(invalid)?;
-    let mut random = [0; 8];
+    let mut random = [0; 2];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(format!("no randomness: {error}")))?;
-    let boot = u64::from_le_bytes(random);
     egress_sys::raise_descriptor_limit();
+    // Made before the policy is known, as the control plane needs it from its first message on; pages that no worker
+    // touches take no memory.
+    let geometry = Geometry {
+        workers: u32::try_from(egress_sys::allowed_cpus().max(MIN_WORKER_AREAS)).unwrap_or(u32::MAX),
+        ring_capacity: options.ring_records.clamp(1024, 1 << 20).next_power_of_two(),
+        live_capacity: MAX_FLOWS,
+    };
+    let memory = SharedMemory::create("egress-telemetry", geometry.total_size())?;
+    let boot_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let boot_ns = u64::try_from(boot_ns).unwrap_or(0);
+    let Some(segment) = Segment::format(memory.words(), geometry, boot_ns, std::process::id()) else {
+        return Err(io::Error::new(io::ErrorKind::OutOfMemory, "the shared memory does not fit"));
+    };
     let signals = Signals::install()?;
     let mut gateway = Gateway {
         control: Control::new(options.python.clone()),
         options,
         raw_options,
-        boot,
-        boot_hex: format!("{boot:016x}"),
+        boot_ns,
+        id_salt: u64::from(u16::from_le_bytes(random)),
+        memory,
+        segment,
         started: Instant::now(),
         running: None,
         drain_until: None,
@@ -225,14 +242,13 @@ impl Gateway {
         let running = self.running.as_ref();
         let hello = ToControl::Hello {
             pid: std::process::id(),
-            boot: &self.boot_hex,
+            boot: self.boot_ns,
             generation: running.map_or(0, |running| running.installed.generation),
             digest: running.map(|running| running.installed.snapshot.digest()),
             restarts: self.control.restarts,
             options: &self.raw_options,
         };
-        let telemetry: Vec<_> = running.map(|running| running.memory.fd().as_fd()).into_iter().collect();
-        self.control.send(hello, &telemetry);
+        self.control.send(hello, &[self.memory.fd().as_fd()]);
         Ok(())
     }
 
@@ -274,13 +290,11 @@ impl Gateway {
         }
         match received.message {
             FromControl::Install { id } => {
-                let first = self.running.is_none();
                 let answer = match self.install(id, descriptors) {
                     Ok(installed) => installed,
                     Err(errors) => ToControl::Refused { id, errors },
                 };
-                let telemetry = self.running.as_ref().filter(|_| first).map(|running| running.memory.fd().as_fd());
-                self.control.send(answer, telemetry.as_slice());
+                self.control.send(answer, &[]);
             }
             FromControl::Status { id } => self.control.send(self.status(id), &[]),
             FromControl::Drain { .. } => self.drain(),
@@ -290,8 +304,8 @@ impl Gateway {
     fn status(&self, id: u64) -> ToControl<'static> {
         let running = self.running.as_ref();
         let workers = running.map_or_else(Vec::new, |running| {
-            (0..running.segment.geometry().workers)
-                .map(|index| running.segment.worker_counters(index))
+            (0..u32::try_from(running.workers.len()).unwrap_or(0))
+                .map(|index| self.segment.worker_counters(index))
                 .map(|counters| WorkerStatus {
                     active: counters.get(WorkerCounter::Active),
                     accepted: counters.get(WorkerCounter::Accepted),
@@ -378,8 +392,12 @@ impl Gateway {
             (Some(workers), _) if workers > 0 => workers as usize,
             (_, 0) => egress_sys::allowed_cpus(),
             (_, workers) => workers as usize,
+        };
+        let most = self.segment.geometry().workers as usize;
+        if count > most {
+            let message = format!("`workers: {count}` is more than this machine can use");
+            return Err(vec![Refusal { code: "workers", message, fix: format!("write auto, or at most {most}") }]);
         }
-        .clamp(1, 256);
         let mut bound = Vec::new();
         let mut errors = Vec::new();
         for listener in &settings.listeners {
@@ -399,19 +417,6 @@ impl Gateway {
             vec![Refusal { code: "start", message: format!("{what}: {error}"), fix: String::new() }]
         };
         let max_flows = max_flows(settings, count);
-        let geometry = Geometry {
-            workers: u32::try_from(count).unwrap_or(1),
-            ring_capacity: self.options.ring_records.clamp(1024, 1 << 20).next_power_of_two(),
-            live_capacity: u32::try_from(max_flows).unwrap_or(1024),
-        };
-        let memory = SharedMemory::create("egress-telemetry", geometry.total_size())
-            .map_err(|error| failed("shared memory", error))?;
-        let boot_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-        let boot_ns = u64::try_from(boot_ns).unwrap_or(0);
-        let Some(segment) = Segment::format(memory.words(), geometry, boot_ns, std::process::id()) else {
-            return Err(failed("shared memory", io::ErrorKind::OutOfMemory.into()));
-        };
-
         let mut boxes = Vec::new();
         let mut ends = Vec::new();
         for _ in 0..count {
@@ -420,7 +425,7 @@ impl Gateway {
             ends.push((poll, mail));
         }
         let replies = boxes.iter().map(|mailbox| Box::new(mailbox.clone()) as Box<dyn resolver::Reply>).collect();
-        let (resolver, resolver_thread) = resolver::start(settings.resolver.clone(), replies, segment.resolver())
+        let (resolver, resolver_thread) = resolver::start(settings.resolver.clone(), replies, self.segment.resolver())
             .map_err(|error| failed("resolver", error))?;
         let (ended, worker_ended) = UnixStream::pair().map_err(|error| failed("socket pair", error))?;
         let own: Arc<[SocketAddr]> = bound.iter().map(|(_, listening)| listening.address).collect();
@@ -440,14 +445,14 @@ impl Gateway {
                 index,
                 poll,
                 mail,
-                area: segment.worker(u32::try_from(index).unwrap_or(0)),
+                area: self.segment.worker(u32::try_from(index).unwrap_or(0)),
                 listeners: sockets.iter_mut().filter_map(|(accept, all)| all.next().map(|fd| (*accept, fd))).collect(),
                 own: Arc::clone(&own),
                 policy: Arc::clone(&installed),
                 resolver: resolver.clone(),
                 max_flows,
                 low_latency: settings.low_latency,
-                id_prefix: (self.boot & 0xffff) << 8 | index as u64 & 0xff,
+                id_prefix: self.id_salt << 8 | index as u64 & 0xff,
             };
             let telling = worker_ended.try_clone().map_err(|error| failed("socket pair", error))?;
             let thread = std::thread::Builder::new()
@@ -465,7 +470,7 @@ impl Gateway {
         for listener in &listeners {
             log::info(&format!("listener {} ({}) serves {}", listener.name, listener.accept, listener.bound));
         }
-        Ok(Running { installed, segment, memory, workers, resolver, resolver_thread, listeners, ended })
+        Ok(Running { installed, workers, resolver, resolver_thread, listeners, ended })
     }
 
     /// Whether the end has come: all workers have drained, or one of them failed.
@@ -501,11 +506,13 @@ impl Gateway {
 }
 
 fn max_flows(settings: &Settings, workers: usize) -> usize {
+    if settings.max_flows > 0 {
+        return settings.max_flows.min(MAX_FLOWS) as usize;
+    }
+    // A flow has two sockets; the attempts that lose a race are closed at once.
     let descriptors = egress_sys::descriptor_limit().unwrap_or(u64::MAX / 2).saturating_sub(RESERVED_DESCRIPTORS);
-    // A flow has two sockets, and the mean of a few more while it dials.
-    let possible = (descriptors / 2 / workers.max(1) as u64).max(64);
-    let wanted = if settings.max_flows > 0 { u64::from(settings.max_flows) } else { MAX_FLOWS };
-    usize::try_from(if settings.max_flows > 0 { wanted } else { wanted.min(possible) }).unwrap_or(1024)
+    let possible = (descriptors / 2 / workers.max(1) as u64).clamp(64, u64::from(MAX_FLOWS));
+    usize::try_from(possible).unwrap_or(64)
 }
 
 fn limits_of(snapshot: &Snapshot, before: Option<&Limits>) -> Limits {

@@ -16,11 +16,11 @@ pub(crate) struct Sent<'a> {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum ToControl<'a> {
-    /// The first message to each control process; carries the telemetry segment once there is one.
+    /// The first message to each control process; carries the telemetry segment.
     Hello {
         pid: u32,
-        /// Hex, different for every start of the data plane.
-        boot: &'a str,
+        /// Unix nanoseconds at which the data plane started.
+        boot: u64,
         /// 0 while no policy is in force.
         generation: u64,
         digest: Option<String>,
@@ -28,7 +28,7 @@ pub(crate) enum ToControl<'a> {
         restarts: u64,
         options: &'a serde_json::Value,
     },
-    /// The snapshot is in force in every worker. The first one carries the telemetry segment.
+    /// The snapshot is in force in every worker.
     Installed {
         id: u64,
         generation: u64,

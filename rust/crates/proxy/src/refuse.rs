@@ -55,7 +55,7 @@ impl Refusal<'_> {
             _ => match self.reason {
                 Reason::NotAccepted | Reason::Malformed | Reason::BadName => match self.detail {
                     "method_not_connect" => (405, "Method Not Allowed"),
-                    "head_too_large" | "too_many_headers" => (431, "Request Header Fields Too Large"),
+                    "head_too_large" | "headers_many" => (431, "Request Header Fields Too Large"),
                     _ => (400, "Bad Request"),
                 },
                 Reason::FirstBytesTimeout => (408, "Request Timeout"),

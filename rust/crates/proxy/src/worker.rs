@@ -104,6 +104,8 @@ pub(crate) fn mailbox() -> std::io::Result<(Mailbox, Poll, Receiver<Mail>)> {
 #[derive(Debug, Default)]
 struct Slot {
     generation: u32,
+    /// In the queue of flows that want another turn.
+    queued: bool,
     flow: Option<Flow>,
 }
 
@@ -262,6 +264,7 @@ impl Worker {
         }
         for _ in 0..self.again.len() {
             let Some(token) = self.again.pop_front() else { break };
+            self.slots[token.slot].queued = false;
             self.with(token, |context, flow| context.on_edge(token, flow, CLIENT, false));
         }
         due.clear();
@@ -290,7 +293,11 @@ impl Worker {
         let Some(flow) = slot.flow.as_mut() else { return };
         match act(&mut self.context, flow) {
             Step::Stay => {}
-            Step::Again => self.again.push_back(token),
+            Step::Again if slot.queued => {}
+            Step::Again => {
+                slot.queued = true;
+                self.again.push_back(token);
+            }
             Step::End(end) => self.end(token.slot, end),
         }
     }
@@ -463,7 +470,7 @@ impl Worker {
                         self.context.remember(&name, addresses);
                     }
                     let (token, _) = FlowToken::read(Token(usize::try_from(token).unwrap_or(usize::MAX)));
-                    self.with(token, |context, flow| context.resolved(token, flow, &answer));
+                    self.with(token, |context, flow| context.resolved(token, flow, &name, &answer));
                 }
                 Ok(Mail::Install { policy, forget_names, done }) => {
                     if forget_names {
@@ -478,6 +485,13 @@ impl Worker {
                     self.judge_all_again();
                 }
                 Ok(Mail::Drain) => {
+                    // What waits in the queues has been promised a gateway; closing the listener would reset it.
+                    for index in 0..self.listeners.len() {
+                        self.listeners[index].ready = true;
+                        while self.listeners[index].ready {
+                            self.accept_batch(index);
+                        }
+                    }
                     self.draining = true;
                     self.listeners.clear();
                 }

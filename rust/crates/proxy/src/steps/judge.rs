@@ -118,7 +118,7 @@ impl Context {
                 self.wake_at(token, self.now_ms);
             }
             flow.publish();
-            return Step::Stay;
+            return self.reach_again(token, flow);
         }
         self.count(WorkerCounter::PolicyClosed);
         flow.take_decision(decision, policy.generation);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use egress_flowlog::{NONE_U32, flags};
-use egress_hello::name::Host;
+use egress_hello::name::{Host, Name};
 use egress_policy::{Accept, Decision, End, Origin, Reason, Screened, Stage, classify};
 
 use crate::context::{Context, FlowToken, Step};
@@ -52,7 +52,7 @@ impl Context {
                     return self.dial(token, flow, ips, port);
                 }
                 if let Some(known) = self.known(&name) {
-                    return self.resolved(token, flow, &Ok(known));
+                    return self.resolved(token, flow, &name, &Ok(known));
                 }
                 let resolver = &policy.snapshot.settings().resolver;
                 let patience = millis(resolver.timeout).saturating_mul(resolver.attempts.max(1).into());
@@ -64,9 +64,27 @@ impl Context {
         }
     }
 
-    /// The resolver has answered.
-    pub(crate) fn resolved(&mut self, token: FlowToken, flow: &mut Flow, answer: &Answer) -> Step {
-        if !matches!(flow.work, Work::Resolve(_)) {
+    /// The policy has changed before a connection was made: where to, and whether there, is asked anew.
+    pub(crate) fn reach_again(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+        match std::mem::replace(&mut flow.work, Work::Moving) {
+            Work::Resolve(bytes) | Work::Dial(_, bytes) => {
+                flow.work = Work::Resolve(bytes);
+                flow.enter(Stage::Resolving);
+                self.reach(token, flow)
+            }
+            other => {
+                flow.work = other;
+                Step::Stay
+            }
+        }
+    }
+
+    /// The resolver has answered for `name`.
+    pub(crate) fn resolved(&mut self, token: FlowToken, flow: &mut Flow, name: &Name, answer: &Answer) -> Step {
+        let policy = self.policy();
+        let Some((host, port)) = target(flow, &policy) else { return Step::End(End::Aborted) };
+        // A policy change may have sent the flow elsewhere since it asked: another name's addresses are not for it.
+        if !matches!(flow.work, Work::Resolve(_)) || !matches!(&host, Host::Name(wanted) if wanted == name) {
             return Step::Stay;
         }
         if flow.resolve_us != NONE_U32 {
@@ -79,8 +97,6 @@ impl Context {
                 if addresses.stale {
                     flow.flags |= flags::STALE;
                 }
-                let policy = self.policy();
-                let Some((_, port)) = target(flow, &policy) else { return Step::End(End::Aborted) };
                 self.dial(token, flow, &addresses.ips, port)
             }
         }
