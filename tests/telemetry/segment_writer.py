@@ -106,7 +106,9 @@ class SegmentWriter:
     def slot(self, index: int, worker: int = 0) -> int:
         return self.control(worker) + 4096 + self.ring * 512 + index * 256
 
-    def write_live(self, index: int, worker: int = 0, seq: int = 2, name: bytes = b"live.example.com", **fields: Any) -> None:
+    def write_live(
+        self, index: int, worker: int = 0, seq: int = 2, name: bytes = b"live.example.com", **fields: Any
+    ) -> None:
         at = self.slot(index, worker)
         values = {"flow_id": index + 1, "generation": 3, "stage": 5, "verdict": 1, "reason": 1, "accept": 1,
                   "port": 443, "source_port": 4000, "bytes_up": 7, "rule": NONE, "name_len": len(name)} | fields  # fmt: skip

@@ -1,0 +1,188 @@
+"""Every metric of the gateway: its name, type, labels and meaning, defined here and nowhere else.
+
+`docs/reference/metrics.md` is `reference()`; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from egress_core.live import Live, resolver_counters, worker_counters
+from egress_core.ring import DURATION_BOUNDS_US, STEP_BOUNDS_US, Reader, Segment
+from egress_gateway.telemetry import exposition
+from egress_gateway.telemetry.log import DecisionLog
+
+
+class Metric(NamedTuple):
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    help: str
+
+
+Sample = tuple[tuple[str, ...], float]
+
+METRICS: Final[tuple[Metric, ...]] = (
+    Metric("egress_connections_total", "counter", ("listener", "rule", "verdict", "reason"),
+           "Finished connections by the decision on them; rule is empty where none matched, other beyond the label limit."),
+    Metric("egress_flow_ends_total", "counter", ("end",), "Finished connections by how they ended."),
+    Metric("egress_bytes_total", "counter", ("direction", "rule"),
+           "Bytes relayed by finished connections; up is from the client to the destination."),
+    Metric("egress_flow_duration_seconds", "histogram", (), "Time from accept to end of finished connections."),
+    Metric("egress_first_bytes_seconds", "histogram", (), "Time from accept until the destination was known."),
+    Metric("egress_resolve_seconds", "histogram", (), "Time to resolve the destination's name, cached answers included."),
+    Metric("egress_connect_seconds", "histogram", (), "Time to connect to the destination, all attempts together."),
+    Metric("egress_active_flows", "gauge", ("worker", "stage"), "Connections open now, by where they stand."),
+    Metric("egress_records_dropped_total", "counter", ("worker",),
+           "Finished connections missing from totals and log because the ring was full."),
+    Metric("egress_records_waiting", "gauge", ("for",), "Records in the rings, not yet counted (totals) or logged (log)."),
+    Metric("egress_reader_faults_total", "counter", (), "Values in shared memory that no data plane writes; 0 is normal."),
+    Metric("egress_label_overflow_total", "counter", (), "Connections counted as other because the label limit was reached."),
+    Metric("egress_label_combinations", "gauge", (), "Combinations of labels in use in the table of totals."),
+    Metric("egress_log_lines_total", "counter", (), "Lines that this control process wrote to the decision log."),
+    Metric("egress_log_failures_total", "counter", (), "Attempts to write the decision log that failed; they are repeated."),
+    Metric("egress_control_restarts_total", "counter", (), "Restarts of the control process under the same data plane."),
+    Metric("egress_policy_generation", "gauge", (), "Generation of the policy in force; 0 before the first."),
+    Metric("egress_policy_last_reload_success_timestamp_seconds", "gauge", (), "When the policy files last took effect."),
+    Metric("egress_config_error", "gauge", (), "1 while the newest policy files are broken and an older policy serves."),
+    Metric("egress_reloads_total", "counter", ("result",), "Reloads of the policy by result."),
+    Metric("egress_start_time_seconds", "gauge", (), "When the data plane started, in Unix seconds."),
+    Metric("egress_build_info", "gauge", ("version", "profile"), "Always 1; the version and build profile are labels."),
+)  # fmt: skip
+
+#: Counter pages of the data plane: word → metric. A word that is not named here is left out of the exposition.
+WORKER: Final[Mapping[str, Metric]] = {
+    "accepted": Metric("egress_accept_total", "counter", ("worker",), "Connections accepted."),
+    "accept_errors": Metric("egress_accept_errors_total", "counter", ("worker",), "Failures of accept4(2)."),
+    "out_of_descriptors": Metric("egress_accept_out_of_descriptors_total", "counter", ("worker",),
+                                 "Connections closed at once because no descriptor was left."),
+    "flows_full": Metric("egress_accept_flows_full_total", "counter", ("worker",),
+                         "Connections closed at once because max_flows was reached."),
+    "generation": Metric("egress_worker_generation", "gauge", ("worker",), "Generation that the worker decides by."),
+    "rejudged": Metric("egress_rejudged_flows_total", "counter", ("worker",), "Flows judged again after a policy change."),
+    "policy_closed": Metric("egress_policy_closed_flows_total", "counter", ("worker",), "Flows that a policy change closed."),
+    "pipe_misses": Metric("egress_relay_pipe_misses_total", "counter", ("worker",),
+                          "Bulk moves that copied because no pipe was free."),
+    "name_cache_hits": Metric("egress_worker_name_cache_hits_total", "counter", ("worker",),
+                              "Names answered from the worker's own cache."),
+    "turns": Metric("egress_loop_turns_total", "counter", ("worker",), "Turns of the worker's event loop."),
+}  # fmt: skip
+RESOLVER: Final[Mapping[str, Metric]] = {
+    "asked": Metric("egress_dns_questions_total", "counter", (), "Questions from workers to the resolver."),
+    "hits": Metric("egress_dns_cache_hits_total", "counter", (), "Questions answered from the resolver's cache."),
+    "joined": Metric("egress_dns_joined_total", "counter", (), "Questions that joined a query under way."),
+    "queries": Metric("egress_dns_queries_total", "counter", (), "Queries sent to the name servers."),
+    "answered": Metric("egress_dns_answered_total", "counter", (), "Queries answered with addresses."),
+    "no_name": Metric("egress_dns_no_name_total", "counter", (), "Queries answered with no such name or no address."),
+    "timeout": Metric("egress_dns_timeouts_total", "counter", (), "Queries that no name server answered in time."),
+    "failed": Metric("egress_dns_failures_total", "counter", (), "Queries answered with an error, or not sensibly."),
+    "stale": Metric(
+        "egress_dns_stale_answers_total", "counter", (), "Expired answers served while the servers were away."
+    ),
+    "names": Metric("egress_dns_cached_names", "gauge", (), "Names in the resolver's cache."),
+    "query_microseconds": Metric("egress_dns_query_seconds_total", "counter", (), "Time that queries took, added up."),
+}
+
+
+@dataclass
+class ControlState:
+    """What the control plane knows that is not in shared memory; kept up to date by its service."""
+
+    version: str = ""
+    profile: str = ""
+    generation: int = 0
+    last_success: float = 0.0
+    config_error: bool = False
+    reloads: Counter[str] = field(default_factory=Counter)
+
+
+class Metrics:
+    """Renders the exposition. `counters` is `_dataplane.counters()`."""
+
+    def __init__(self, segment: Segment, reader: Reader, live: Live, log: DecisionLog,
+                 counters: Mapping[str, Sequence[str]], state: ControlState) -> None:  # fmt: skip
+        self._segment, self._reader, self._live, self._log, self._state = segment, reader, live, log, state
+        self._worker_words, self._resolver_words = counters["worker"], counters["resolver"]
+
+    def render(self) -> str:
+        """The text that `/metrics` answers."""
+        out: list[str] = []
+        histograms = {f"egress_{'flow_' if key == 'duration' else ''}{key}_seconds": value
+                      for key, value in self._reader.histograms().items()}  # fmt: skip
+        samples = self._samples()
+        for metric in METRICS:
+            out.append(exposition.head(metric.name, metric.kind, metric.help))
+            if metric.kind == "histogram":
+                bounds = DURATION_BOUNDS_US if metric.name == "egress_flow_duration_seconds" else STEP_BOUNDS_US
+                out.extend(exposition.histogram(metric.name, bounds, *histograms[metric.name]))
+                continue
+            for labels, value in samples[metric.name]:
+                out.append(exposition.sample(metric.name, dict(zip(metric.labels, labels, strict=True)), value))
+        out.extend(self._pages())
+        return "".join(out)
+
+    def _samples(self) -> dict[str, list[Sample]]:
+        reader, state = self._reader, self._state
+        connections: Counter[tuple[str, ...]] = Counter()
+        ends: Counter[tuple[str, ...]] = Counter()
+        moved: Counter[tuple[str, ...]] = Counter()
+        for rule, listener, verdict, reason, end, count, up, down in reader.totals():
+            connections[listener, rule, verdict, reason] += count
+            ends[end,] += count
+            moved["up", rule] += up
+            moved["down", rule] += down
+        fold, log = reader.backlog()
+        active: list[Sample] = [((str(worker), stage), float(count)) for worker, row in enumerate(self._live.stages())
+                  for stage, count in row.items()]  # fmt: skip
+
+        def one(value: float) -> list[Sample]:
+            return [((), value)]
+
+        return {
+            "egress_connections_total": list(connections.items()),
+            "egress_flow_ends_total": list(ends.items()),
+            "egress_bytes_total": list(moved.items()),
+            "egress_active_flows": active,
+            "egress_records_dropped_total": [((str(worker),), n) for worker, n in enumerate(reader.dropped())],
+            "egress_records_waiting": [(("totals",), fold), (("log",), log)],
+            "egress_reader_faults_total": one(reader.faults),
+            "egress_label_overflow_total": one(reader.overflowed),
+            "egress_label_combinations": one(reader.combinations[0]),
+            "egress_log_lines_total": one(self._log.lines),
+            "egress_log_failures_total": one(self._log.failures),
+            "egress_control_restarts_total": one(reader.attaches - 1),
+            "egress_policy_generation": one(state.generation),
+            "egress_policy_last_reload_success_timestamp_seconds": one(state.last_success),
+            "egress_config_error": one(int(state.config_error)),
+            "egress_reloads_total": [((result,), n) for result, n in state.reloads.items()],
+            "egress_start_time_seconds": one(self._segment.boot_unix_ns / 1e9),
+            "egress_build_info": [((state.version, state.profile), 1)],
+        }
+
+    def _pages(self) -> Iterator[str]:
+        workers = worker_counters(self._segment, self._worker_words)
+        for word, metric in WORKER.items():
+            if word in self._worker_words:
+                yield exposition.head(metric.name, metric.kind, metric.help)
+                for worker, page in enumerate(workers):
+                    yield exposition.sample(metric.name, {"worker": str(worker)}, page[word])
+        resolver = resolver_counters(self._segment, self._resolver_words)
+        for word, metric in RESOLVER.items():
+            if word in self._resolver_words:
+                yield exposition.head(metric.name, metric.kind, metric.help)
+                scale = 1e-6 if word == "query_microseconds" else 1
+                yield exposition.sample(metric.name, {}, resolver[word] * scale)
+
+
+def reference() -> str:
+    """The text of docs/reference/metrics.md."""
+    lines = ["# Metrics", "", "Served as Prometheus text by the admin address at `/metrics`. Generated from the definitions;",
+             "counters of finished connections survive restarts of the control process.", "",
+             "| metric | type | labels | meaning |", "|---|---|---|---|"]  # fmt: skip
+    for metric in (*METRICS, *WORKER.values(), *RESOLVER.values()):
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
+    return "\n".join(lines) + "\n"
