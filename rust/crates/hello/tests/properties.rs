@@ -1,5 +1,4 @@
 //! What holds for every input, by random search: no panic, one answer for any cut, one spelling.
-#[allow(dead_code, reason = "each test file uses its own part of this")]
 mod common;
 
 use common::*;
