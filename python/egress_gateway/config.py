@@ -15,8 +15,8 @@ from msgspec import UNSET, Meta, UnsetType, field
 from egress_gateway.units import Duration, Until
 
 VERSION: Final = "v1"
-# The data plane counts in 32 bits.
-_MOST: Final = 2**32 - 1
+# The data plane counts in 32 bits, and the highest number stands for no bound.
+_MOST: Final = 2**32 - 2
 # Longest text of a message, an owner or a reason, in characters: it goes into logs and into answers to clients.
 _TEXT: Final = 1024
 
@@ -197,7 +197,9 @@ class Rule(Section, frozen=True):
         ]
         | UnsetType
     ) = UNSET
-    anywhere: Annotated[bool, _doc("`true` says on purpose that every destination is meant, in place of `to`.")] = False
+    anywhere: Annotated[
+        bool, _doc("`true` says on purpose that `to` is as wide as it is: `*`, `*.com`, most of the Internet.")
+    ] = False
     deny: Annotated[bool, _doc("`true`: what matches is denied, whatever other rules allow.")] = False
     mode: Annotated[Mode, _doc("As in `default`, for this rule. Built in: what `default` says.")] | UnsetType = UNSET
     message: (

@@ -23,8 +23,8 @@ def test_every_mistake_is_shown(errors: Errors) -> None:
         (2, 12),
         (3, 19),
         (4, 10),
-        (6, 35),
-        (7, 36),
+        (6, 37),
+        (7, 38),
     ]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from egress_gateway.check import check
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -1,0 +1,143 @@
+"""What only the compiler sees is told with the line and the column of the file as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from conftest import Broken, Errors
+from egress_gateway.errors import ConfigError
+
+V1 = "egress: v1\n"
+
+
+def _rule(to: str, more: str = "") -> str:
+    return f"{V1}rules:\n  - name: a\n    to: [ b.example, {to} ]\n{more}"
+
+
+def _listener(text: str) -> str:
+    return f"{V1}listeners:\n  - {{ {text} }}\n"
+
+
+CASES = [
+    Broken("public suffix", "yaml", _rule('⟦"*.com"'), "public suffix", "anywhere: true"),
+    Broken("star", "yaml", _rule('⟦"*"'), "every destination", "anywhere: true"),
+    Broken("star inside a label", "yaml", _rule('⟦"a*.x.example"'), "whole labels", "*."),
+    Broken(
+        "unknown group",
+        "yaml",
+        V1 + "groups: { aws: [ .aws.dev ] }\nrules: [ { name: a, to: ⟦asw } ]\n",
+        "neither",
+        "`aws`",
+    ),
+    Broken("not a name", "yaml", _rule('⟦"a_.exa mple"'), "not a host name", ""),
+    Broken("url", "yaml", _rule("⟦https://b.example/x"), "is not", ""),
+    Broken("port", "yaml", _rule("⟦c.example:99999"), "not a port", "65535"),
+    Broken("range backwards", "yaml", _rule("⟦c.example:90-80"), "backwards", "80-90"),
+    Broken("network", "yaml", _rule("⟦10.0.0.0/33"), "not an address or network", "10.20.0.0/16"),
+    Broken("host bits", "yaml", _rule("⟦10.0.0.1/8"), "bits set beyond", "10.0.0.0/8"),
+    Broken(
+        "source",
+        "yaml",
+        _rule("c.example", "    from: { cidr: [ 10.0.0.0/8, ⟦10.0.0 ] }\n"),
+        "not an address or network",
+        "10.20",
+    ),
+    Broken(
+        "source by itself",
+        "yaml",
+        _rule("c.example", "    from: { cidr: ⟦ten }\n"),
+        "not an address or network",
+        "10.20",
+    ),
+    Broken("rule name", "yaml", V1 + "rules: [ { name: ⟦Not Good, to: a.example } ]\n", "not a rule name", "a-z 0-9"),
+    Broken("no destination", "yaml", V1 + "rules:\n  - ⟦name: a\n", "no destination", "add `to:`"),
+    Broken("placeholder", "yaml", _rule("c.example", "    message: ⟦'{rul}'\n"), "unknown placeholder", "{rule}"),
+    Broken("brace", "yaml", V1 + "default: { message: ⟦'{rule' }\n", "brace", "twice"),
+    Broken(
+        "dial", "yaml", _rule("c.example", "    dial: ⟦edge.example\n"), "cannot be dialled", "edge.partner.com:8443"
+    ),
+    Broken(
+        "terms of a denial",
+        "yaml",
+        _rule("c.example", "    deny: true\n    dial: ⟦'e.example:1'\n"),
+        "lets nothing through",
+        "remove",
+    ),
+    Broken("group name", "yaml", V1 + "groups: { a.b: ⟦[ c.example ] }\n", "not a name for a group", "without a dot"),
+    Broken("item of a group", "yaml", V1 + "groups: { a: [ c.example, ⟦'d.example:0' ] }\n", "not a port", "65535"),
+    Broken(
+        "tie",
+        "yaml",
+        V1 + "rules:\n  - { name: a, to: x.example }\n  - { name: b, to: ⟦x.example, dial: 'y.example:1' }\n",
+        "a",
+        "more specific",
+    ),
+    Broken(
+        "listener name",
+        "yaml",
+        _listener("name: ⟦My Tls, bind: '0.0.0.0:1', accept: tls"),
+        "not a listener name",
+        "a-z 0-9",
+    ),
+    Broken(
+        "bind", "yaml", _listener("name: t, bind: ⟦':8443', accept: tls"), "not an address with a port", "0.0.0.0:8443"
+    ),
+    Broken("accept", "yaml", _listener("name: t, bind: '0.0.0.0:1', accept: ⟦tsl"), "not a protocol", "`tls`"),
+    Broken(
+        "tcp without to",
+        "yaml",
+        _listener("⟦name: t, bind: '0.0.0.0:1', accept: tcp").replace("{ ⟦", "⟦{ "),
+        "tcp listener",
+        "to:",
+    ),
+    Broken("zero timeout", "yaml", V1 + "timeouts: { connect: ⟦0s }\n", "every connection", "5s"),
+    Broken(
+        "dns server",
+        "yaml",
+        V1 + "resolver: { servers: [ 10.0.0.1, ⟦dns.example ] }\n",
+        "not an address",
+        "10.0.0.10:53",
+    ),
+    Broken("host address", "yaml", V1 + "resolver: { hosts: { a.example: ⟦b.example } }\n", "must be", "10.20.0.7"),
+    Broken("ttl bounds", "yaml", V1 + "resolver: { min_ttl: ⟦10m }\n", "above max_ttl", ""),
+    Broken(
+        "toml",
+        "toml",
+        'egress = "v1"\n[[rules]]\nname = "a"\nto = [\n  "b.example",\n  ⟦"*.com",\n]\n',
+        "public suffix",
+        "anywhere",
+    ),
+    Broken(
+        "json",
+        "json",
+        '{"egress": "v1", "rules": [\n  {"name": "a", "to": ["b.example", ⟦"*.com"]}]}',
+        "public suffix",
+        "anywhere",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_compiler_tells_the_place_in_the_file(case: Broken, refuses: Callable[[Broken], ConfigError]) -> None:
+    refuses(case)
+
+
+def test_mistakes_of_both_kinds_are_shown_together(errors: Errors) -> None:
+    found = errors(
+        a_yaml="egress: v1\nworkers: many\nrules: [ { name: a, to: '*.com' } ]\n",
+        b_toml='egress = "v1"\n[[rules]]\nname = "b"\nto = "nowhere"\n',
+    )
+    assert [(each.file, each.line) for each in found] == [("a.yaml", 2), ("a.yaml", 3), ("b.toml", 4)]
+
+
+def test_a_list_that_is_missing_is_told_once(errors: Errors) -> None:
+    (error,) = errors(
+        p_yaml="egress: v1\nlists: { ads: { file: gone.txt } }\nrules: [ { name: a, deny: true, to: ads } ]\n"
+    )
+    assert error.code == "unreadable_list"
+
+
+def test_a_broken_part_of_a_rule_is_told_once(errors: Errors) -> None:
+    (error,) = errors(p_yaml="egress: v1\nrules: [ { name: a, to: 5 } ]\n")
+    assert error.path == "rules[0].to"
