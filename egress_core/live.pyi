@@ -3,6 +3,9 @@ from typing import Any, final
 
 from egress_core.ring import Segment
 
+# Cython puts these into every module.
+__test__: dict[str, str]
+
 @final
 class Live:
     def __new__(cls, segment: Segment, vocabulary: dict[str, dict[int, str]]) -> Live: ...

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False
 """Reads the table of live flows and the counter pages while the workers write them: no lock, no wait on either side."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize

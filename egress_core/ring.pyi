@@ -1,4 +1,8 @@
-from typing import Final, final
+from typing import Any, Final, final
+
+# Cython puts these into every module.
+__test__: dict[str, str]
+__pyx_capi__: dict[str, Any]
 
 DURATION_BOUNDS_US: Final[tuple[int, ...]]
 STEP_BOUNDS_US: Final[tuple[int, ...]]

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, embedsignature=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, embedsignature=False, auto_pickle=False
 """Reads the rings of finished flows and folds them into totals, without a Python object per record.
 
 The memory is shared with the data plane and treated as hostile: every offset is checked once against the file's real

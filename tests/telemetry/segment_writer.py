@@ -111,7 +111,8 @@ class SegmentWriter:
     ) -> None:
         at = self.slot(index, worker)
         values = {"flow_id": index + 1, "generation": 3, "stage": 5, "verdict": 1, "reason": 1, "accept": 1,
-                  "port": 443, "source_port": 4000, "bytes_up": 7, "rule": NONE, "name_len": len(name)} | fields  # fmt: skip
+                  "port": 443, "source_port": 4000, "bytes_up": 7, "rule": NONE,
+                  "name_len": len(name)} | fields  # fmt: skip
         for key, value in values.items():
             self.put(f"live.{key}", value, FORMATS[key], base=at)
         self.map[at + AT["live.source"] : at + AT["live.source"] + 16] = address("10.0.0.9")

@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+from egress_gateway.telemetry.log import DecisionLog
 from segment_writer import VOCABULARY, SegmentWriter, record
 
 from egress_core.ring import Reader, Segment
-from egress_gateway.telemetry.log import DecisionLog
 
 
 def test_rotation_goes_on_in_the_new_file(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_no_record_is_lost_when_the_reader_is_killed(tmp_path: Path) -> None:
     pushed = 0
     for _ in range(kills):
         child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(writer.fd), str(path)], pass_fds=[writer.fd], env=env
+            [sys.executable, "-P", "-c", CHILD, str(writer.fd), str(path)], pass_fds=[writer.fd], env=env
         )
         until = time.monotonic() + 0.15 + rng.random() * 0.2
         while time.monotonic() < until:

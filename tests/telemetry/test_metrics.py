@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from egress_gateway.telemetry import metrics
+from egress_gateway.telemetry.log import DecisionLog
 from prometheus_client.parser import text_string_to_metric_families
 from segment_writer import VOCABULARY, SegmentWriter, record
 
 from egress_core.live import Live
 from egress_core.ring import Reader, Segment
-from egress_gateway.telemetry import metrics
-from egress_gateway.telemetry.log import DecisionLog
 
 
 def render(writer: SegmentWriter) -> dict[tuple[str, ...], float]:

@@ -1,4 +1,4 @@
-"""The decision log: whole lines to stdout, stderr or a file, never blocking the loop, nothing lost short of a full ring.
+"""The decision log: whole lines to stdout, stderr or a file. It never blocks the loop and loses nothing by itself.
 
 A line leaves the shared ring only after it is written, so trouble with the sink (disk full, a pipe nobody reads) holds
 records back; when the ring is full the data plane drops records and counts them, and traffic goes on.
@@ -12,6 +12,7 @@ import os
 import select
 import stat
 import time
+from pathlib import Path
 from typing import Final
 
 from egress_core.ring import LINE_BYTES, Reader
@@ -65,7 +66,7 @@ class DecisionLog:
 
     def _end_torn_line(self) -> None:
         """A process killed within a write leaves half a line; the next one must not be glued to it."""
-        with contextlib.suppress(OSError), open(self.target, "rb") as existing:
+        with contextlib.suppress(OSError), Path(self.target).open("rb") as existing:
             if existing.seek(0, os.SEEK_END) and (existing.seek(-1, os.SEEK_END), existing.read(1))[1] != b"\n":
                 os.write(self._fd, b"\n")
 

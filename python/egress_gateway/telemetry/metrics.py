@@ -26,50 +26,95 @@ class Metric(NamedTuple):
 Sample = tuple[tuple[str, ...], float]
 
 METRICS: Final[tuple[Metric, ...]] = (
-    Metric("egress_connections_total", "counter", ("listener", "rule", "verdict", "reason"),
-           "Finished connections by the decision on them; rule is empty where none matched, other beyond the label limit."),
+    Metric(
+        "egress_connections_total",
+        "counter",
+        ("listener", "rule", "verdict", "reason"),
+        "Finished connections by the decision on them; rule is empty where none matched, other beyond the label limit.",
+    ),
     Metric("egress_flow_ends_total", "counter", ("end",), "Finished connections by how they ended."),
-    Metric("egress_bytes_total", "counter", ("direction", "rule"),
-           "Bytes relayed by finished connections; up is from the client to the destination."),
+    Metric(
+        "egress_bytes_total",
+        "counter",
+        ("direction", "rule"),
+        "Bytes relayed by finished connections; up is from the client to the destination.",
+    ),
     Metric("egress_flow_duration_seconds", "histogram", (), "Time from accept to end of finished connections."),
     Metric("egress_first_bytes_seconds", "histogram", (), "Time from accept until the destination was known."),
-    Metric("egress_resolve_seconds", "histogram", (), "Time to resolve the destination's name, cached answers included."),
+    Metric(
+        "egress_resolve_seconds", "histogram", (), "Time to resolve the destination's name, cached answers included."
+    ),
     Metric("egress_connect_seconds", "histogram", (), "Time to connect to the destination, all attempts together."),
     Metric("egress_active_flows", "gauge", ("worker", "stage"), "Connections open now, by where they stand."),
-    Metric("egress_records_dropped_total", "counter", ("worker",),
-           "Finished connections missing from totals and log because the ring was full."),
-    Metric("egress_records_waiting", "gauge", ("for",), "Records in the rings, not yet counted (totals) or logged (log)."),
-    Metric("egress_reader_faults_total", "counter", (), "Values in shared memory that no data plane writes; 0 is normal."),
-    Metric("egress_label_overflow_total", "counter", (), "Connections counted as other because the label limit was reached."),
+    Metric(
+        "egress_records_dropped_total",
+        "counter",
+        ("worker",),
+        "Finished connections missing from totals and log because the ring was full.",
+    ),
+    Metric(
+        "egress_records_waiting", "gauge", ("for",), "Records in the rings, not yet counted (totals) or logged (log)."
+    ),
+    Metric(
+        "egress_reader_faults_total", "counter", (), "Values in shared memory that no data plane writes; 0 is normal."
+    ),
+    Metric(
+        "egress_label_overflow_total",
+        "counter",
+        (),
+        "Connections counted as other because the label limit was reached.",
+    ),
     Metric("egress_label_combinations", "gauge", (), "Combinations of labels in use in the table of totals."),
     Metric("egress_log_lines_total", "counter", (), "Lines that this control process wrote to the decision log."),
-    Metric("egress_log_failures_total", "counter", (), "Attempts to write the decision log that failed; they are repeated."),
-    Metric("egress_control_restarts_total", "counter", (), "Restarts of the control process under the same data plane."),
+    Metric(
+        "egress_log_failures_total", "counter", (), "Attempts to write the decision log that failed; they are repeated."
+    ),
+    Metric(
+        "egress_control_restarts_total", "counter", (), "Restarts of the control process under the same data plane."
+    ),
     Metric("egress_policy_generation", "gauge", (), "Generation of the policy in force; 0 before the first."),
-    Metric("egress_policy_last_reload_success_timestamp_seconds", "gauge", (), "When the policy files last took effect."),
-    Metric("egress_config_error", "gauge", (), "1 while the newest policy files are broken and an older policy serves."),
+    Metric(
+        "egress_policy_last_reload_success_timestamp_seconds", "gauge", (), "When the policy files last took effect."
+    ),
+    Metric(
+        "egress_config_error", "gauge", (), "1 while the newest policy files are broken and an older policy serves."
+    ),
     Metric("egress_reloads_total", "counter", ("result",), "Reloads of the policy by result."),
     Metric("egress_start_time_seconds", "gauge", (), "When the data plane started, in Unix seconds."),
     Metric("egress_build_info", "gauge", ("version", "profile"), "Always 1; the version and build profile are labels."),
-)  # fmt: skip
+)
 
 #: Counter pages of the data plane: word → metric. A word that is not named here is left out of the exposition.
 WORKER: Final[Mapping[str, Metric]] = {
     "accepted": Metric("egress_accept_total", "counter", ("worker",), "Connections accepted."),
     "accept_errors": Metric("egress_accept_errors_total", "counter", ("worker",), "Failures of accept4(2)."),
-    "out_of_descriptors": Metric("egress_accept_out_of_descriptors_total", "counter", ("worker",),
-                                 "Connections closed at once because no descriptor was left."),
-    "flows_full": Metric("egress_accept_flows_full_total", "counter", ("worker",),
-                         "Connections closed at once because max_flows was reached."),
+    "out_of_descriptors": Metric(
+        "egress_accept_out_of_descriptors_total",
+        "counter",
+        ("worker",),
+        "Connections closed at once because no descriptor was left.",
+    ),
+    "flows_full": Metric(
+        "egress_accept_flows_full_total",
+        "counter",
+        ("worker",),
+        "Connections closed at once because max_flows was reached.",
+    ),
     "generation": Metric("egress_worker_generation", "gauge", ("worker",), "Generation that the worker decides by."),
-    "rejudged": Metric("egress_rejudged_flows_total", "counter", ("worker",), "Flows judged again after a policy change."),
-    "policy_closed": Metric("egress_policy_closed_flows_total", "counter", ("worker",), "Flows that a policy change closed."),
-    "pipe_misses": Metric("egress_relay_pipe_misses_total", "counter", ("worker",),
-                          "Bulk moves that copied because no pipe was free."),
-    "name_cache_hits": Metric("egress_worker_name_cache_hits_total", "counter", ("worker",),
-                              "Names answered from the worker's own cache."),
+    "rejudged": Metric(
+        "egress_rejudged_flows_total", "counter", ("worker",), "Flows judged again after a policy change."
+    ),
+    "policy_closed": Metric(
+        "egress_policy_closed_flows_total", "counter", ("worker",), "Flows that a policy change closed."
+    ),
+    "pipe_misses": Metric(
+        "egress_relay_pipe_misses_total", "counter", ("worker",), "Bulk moves that copied because no pipe was free."
+    ),
+    "name_cache_hits": Metric(
+        "egress_worker_name_cache_hits_total", "counter", ("worker",), "Names answered from the worker's own cache."
+    ),
     "turns": Metric("egress_loop_turns_total", "counter", ("worker",), "Turns of the worker's event loop."),
-}  # fmt: skip
+}
 RESOLVER: Final[Mapping[str, Metric]] = {
     "asked": Metric("egress_dns_questions_total", "counter", (), "Questions from workers to the resolver."),
     "hits": Metric("egress_dns_cache_hits_total", "counter", (), "Questions answered from the resolver's cache."),
@@ -179,9 +224,15 @@ class Metrics:
 
 def reference() -> str:
     """The text of docs/reference/metrics.md."""
-    lines = ["# Metrics", "", "Served as Prometheus text by the admin address at `/metrics`. Generated from the definitions;",
-             "counters of finished connections survive restarts of the control process.", "",
-             "| metric | type | labels | meaning |", "|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "# Metrics",
+        "",
+        "Served as Prometheus text by the admin address at `/metrics`. Generated from the definitions;",
+        "counters of finished connections survive restarts of the control process.",
+        "",
+        "| metric | type | labels | meaning |",
+        "|---|---|---|---|",
+    ]
     for metric in (*METRICS, *WORKER.values(), *RESOLVER.values()):
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
