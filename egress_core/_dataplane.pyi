@@ -31,11 +31,9 @@ class Policy:
     def seal(self) -> int:
         """The compiled form in a new sealed memfd; the caller owns the descriptor."""
 
-    def decide(self, source: str, host: str, port: int) -> bytes:
-        """The decision for one connection, as JSON; ValueError when source or host is not valid."""
-
     def explain(self, source: str, host: str, port: int) -> bytes:
-        """The decision with the candidates, the nearest miss and what would allow it, as JSON."""
+        """The decision for one connection, with the candidates, the nearest miss and what would allow it, as JSON.
+        ValueError when source or host is not valid."""
 
     def rule_name(self, index: int) -> str | None: ...
 

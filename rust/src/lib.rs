@@ -97,12 +97,6 @@ impl Policy {
         fd.map(IntoRawFd::into_raw_fd).map_err(|error| PyOSError::new_err(error.to_string()))
     }
 
-    /// The decision for one connection, as JSON.
-    fn decide<'py>(&self, py: Python<'py>, source: &str, host: &str, port: u16) -> PyResult<Bound<'py, PyBytes>> {
-        let explanation = self.explanation(source, host, port)?;
-        json(py, &explanation.decision)
-    }
-
     /// The decision with everything that led to it, as JSON.
     fn explain<'py>(&self, py: Python<'py>, source: &str, host: &str, port: u16) -> PyResult<Bound<'py, PyBytes>> {
         json(py, &self.explanation(source, host, port)?)
