@@ -327,3 +327,12 @@ impl Writer {
         bytes
     }
 }
+
+/// Writes the right checksum into changed bytes, for tests and fuzzing of what lies behind it.
+#[doc(hidden)]
+pub fn reseal(bytes: &mut [u8]) {
+    let sum = checksum(bytes.get(CHECKED_FROM..).unwrap_or_default());
+    if let Some(place) = bytes.get_mut(CHECKED_FROM - size_of::<u64>()..CHECKED_FROM) {
+        place.copy_from_slice(&sum.to_le_bytes());
+    }
+}

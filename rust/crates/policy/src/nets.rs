@@ -118,11 +118,11 @@ impl NetsBuilder {
         for (net, number) in nets {
             let v6 = net.addr().is_ipv6();
             if v6 != family {
-                close(&mut open, u128::MAX, &mut cuts[usize::from(family)], family);
+                close(&mut open, None, &mut cuts[usize::from(family)], family);
                 family = v6;
             }
             let (first, last) = (key(net.network()), key(net.broadcast()));
-            close(&mut open, first, &mut cuts[usize::from(v6)], v6);
+            close(&mut open, Some(first), &mut cuts[usize::from(v6)], v6);
             let node = nodes.len() as u32;
             node_of[number as usize] = node;
             nodes.push(NetNode {
@@ -135,7 +135,7 @@ impl NetsBuilder {
             cut(&mut cuts[usize::from(v6)], first, node);
             open.push((last, node));
         }
-        close(&mut open, u128::MAX, &mut cuts[usize::from(family)], family);
+        close(&mut open, None, &mut cuts[usize::from(family)], family);
         let [v4, v6] = cuts;
         NetsLayout {
             nodes,
@@ -152,19 +152,21 @@ impl NetsBuilder {
     }
 }
 
-/// Ends the networks that do not reach `position`; after each, the next wider one is in force again.
-fn close(open: &mut Vec<(u128, u32)>, position: u128, cuts: &mut Vec<(u128, u32)>, v6: bool) {
+/// Ends the networks that do not reach `position` (`None`: all of them); after each, the next wider one
+/// is in force again.
+fn close(
+    open: &mut Vec<(u128, u32)>,
+    position: Option<u128>,
+    cuts: &mut Vec<(u128, u32)>,
+    v6: bool,
+) {
     let top = if v6 { u128::MAX } else { u128::from(u32::MAX) };
-    while let Some((last, _)) =
-        open.last().copied().filter(|(last, _)| *last < position || position > top)
-    {
+    let ended = |last: u128| position.is_none_or(|position| last < position);
+    while let Some((last, _)) = open.last().copied().filter(|(last, _)| ended(*last)) {
         open.pop();
         if last < top {
             cut(cuts, last + 1, open.last().map_or(ANY, |(_, node)| *node));
         }
-    }
-    if position == u128::MAX {
-        open.clear();
     }
 }
 
@@ -216,7 +218,9 @@ mod tests {
                 .map(|(_, t)| t.parse().expect("net"))
                 .collect();
             let mut builder = NetsBuilder::default();
-            nets.iter().for_each(|net| drop(builder.number(*net)));
+            for net in &nets {
+                builder.number(*net);
+            }
             let layout = builder.finish();
             let table = Nets { nodes: &layout.nodes, v4: &layout.v4, v6: &layout.v6 };
             let probes = nets.iter().flat_map(|net| {
