@@ -83,11 +83,12 @@ class SegmentWriter:
                            ("resolver_offset", self.resolver), ("total_size", self.size)):  # fmt: skip
             self.put(f"header.{key}", value)
 
-    def put(self, key: str, value: int, form: str = "<Q", base: int = 0) -> None:
+    def put(self, key: str, value: int, form: str = "@Q", base: int = 0) -> None:
+        # A word in native order is one store; "<Q" stores byte by byte, and a reader at work would see half a head.
         struct.pack_into(form, self.map, base + AT[key], value)
 
     def get(self, key: str, base: int) -> int:
-        return int(struct.unpack_from("<Q", self.map, base + AT[key])[0])
+        return int(struct.unpack_from("@Q", self.map, base + AT[key])[0])
 
     def control(self, worker: int = 0) -> int:
         return 4096 + worker * self.stride + 4096

@@ -12,6 +12,7 @@ from pathlib import Path
 from egress_gateway.telemetry.log import DecisionLog
 from segment_writer import VOCABULARY, SegmentWriter, record
 
+from egress_core import ring
 from egress_core.ring import Reader, Segment
 
 
@@ -88,7 +89,9 @@ def test_no_record_is_lost_when_the_reader_is_killed(tmp_path: Path) -> None:
     writer = SegmentWriter(workers=workers, ring=64)
     path = tmp_path / "log"
     rng = random.Random(3)
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    # The compiled package first: a source folder of the same name may be on the path too.
+    compiled = str(Path(ring.__file__).parents[1])
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([compiled, *sys.path])}
     pushed = 0
     for _ in range(kills):
         child = subprocess.Popen(
