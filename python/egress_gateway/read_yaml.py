@@ -160,6 +160,9 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> SyntaxProblem:
     place = error.problem_mark or error.context_mark
     mark = Mark(place.line + 1, place.column + 1) if place else Mark(1, 1)
     lines = text.split("\n")
+    if mark.line > len(lines):
+        # libyaml ends every text with a line of its own.
+        mark = Mark(len(lines), len(lines[-1]) + 1)
     line = lines[mark.line - 1] if mark.line <= len(lines) else ""
     problem = error.problem or "the text is not YAML"
     context = f"{error.context}: " if error.context else ""
