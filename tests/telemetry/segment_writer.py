@@ -84,8 +84,13 @@ class SegmentWriter:
             self.put(f"header.{key}", value)
 
     def put(self, key: str, value: int, form: str = "@Q", base: int = 0) -> None:
-        # A word in native order is one store; "<Q" stores byte by byte, and a reader at work would see half a head.
-        struct.pack_into(form, self.map, base + AT[key], value)
+        at = base + AT[key]
+        if form == "@Q" and at % 8 == 0:
+            # One store. struct.pack_into clears the bytes first, and a reader at work would see a head of 0.
+            with memoryview(self.map) as view, view.cast("Q") as words:
+                words[at // 8] = value
+        else:
+            struct.pack_into(form, self.map, at, value)
 
     def get(self, key: str, base: int) -> int:
         return int(struct.unpack_from("@Q", self.map, base + AT[key])[0])
