@@ -152,17 +152,17 @@ pub(crate) fn embedded_v4(ip: Ipv6Addr) -> impl Iterator<Item = (Ipv4Addr, Optio
         // NAT64, local-use prefix (RFC 8215). The length of the prefix in use is not known, so every
         // layout of RFC 6052 §2.2 that the zero bits allow is looked at.
         [0x64, 0xff9b, 1, ..] => {
-            if o[12..] != [0; 4] {
-                found[0] = Some(at(12));
-            }
-            if o[8] == 0 && o[13..] == [0; 3] && o[9..13] != [0; 4] {
-                found[1] = Some((Ipv4Addr::new(o[9], o[10], o[11], o[12]), Some(72)));
+            if o[8] == 0 && o[11..] == [0; 5] {
+                found[0] = Some((Ipv4Addr::new(o[6], o[7], o[9], o[10]), None));
             }
             if o[8] == 0 && o[12..] == [0; 4] {
-                found[2] = Some((Ipv4Addr::new(o[7], o[9], o[10], o[11]), None));
-                if o[11] == 0 {
-                    found[3] = Some((Ipv4Addr::new(o[6], o[7], o[9], o[10]), None));
-                }
+                found[1] = Some((Ipv4Addr::new(o[7], o[9], o[10], o[11]), None));
+            }
+            if o[8] == 0 && o[13..] == [0; 3] && o[9..13] != [0; 4] {
+                found[2] = Some((Ipv4Addr::new(o[9], o[10], o[11], o[12]), Some(72)));
+            }
+            if o[12..] != [0; 4] {
+                found[3] = Some(at(12));
             }
         }
         // 6to4 (RFC 3056).
