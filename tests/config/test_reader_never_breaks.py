@@ -6,13 +6,14 @@ import random
 from pathlib import Path
 
 import pytest
-
 from egress_gateway.errors import ConfigErrors
 from egress_gateway.load import load
 
 TEXTS = {
-    "p.yaml": "egress: v1\ndefault: { mode: audit }\nrules:\n  - name: a\n    to: [ &t x.example, *t ]\n    until: 2026-12-01\n",
-    "p.toml": 'egress = "v1"\n[default]\nmode = "audit" # c\n[[rules]]\nname = "a"\nto = ["x", """y"""]\nuntil = 2026-12-01\n',
+    "p.yaml": "egress: v1\ndefault: { mode: audit }\nrules:\n  - name: a\n"
+    "    to: [ &t x.example, *t ]\n    until: 2026-12-01\n",
+    "p.toml": 'egress = "v1"\n[default]\nmode = "audit" # c\n'
+    '[[rules]]\nname = "a"\nto = ["x", """y"""]\nuntil = 2026-12-01\n',
     "p.json": '{"egress": "v1", "default": {"mode": "audit"},\n "rules": [{"name": "a", "to": ["x"], "deny": true}]}',
 }
 PIECES = [
