@@ -94,8 +94,8 @@ fn load_lists<'a>(
     let mut lists = Vec::with_capacity(document.lists.len());
     for (name, file) in &document.lists {
         rules::check_reference_name(name, place!["lists", name.as_str()], problems);
-        let (list, text) =
-            list::load(&file.file, &place!["lists", name.as_str(), "file"], problems);
+        let here = place!["lists", name.as_str(), "file"];
+        let (list, text) = list::load(&file.file, &here, problems);
         digest.update((text.len() as u64).to_le_bytes());
         digest.update(&text);
         lists.push((name.as_str(), list));

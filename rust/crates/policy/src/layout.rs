@@ -144,7 +144,7 @@ pub(crate) fn write(
         match key {
             Key::Name(_, name) => {
                 places[atom] =
-                    (names.add(name.as_bytes(), atom as u32, rank), name.as_bytes().len() as u8)
+                    (names.add(name.as_bytes(), atom as u32, rank), name.as_bytes().len() as u8);
             }
             Key::Net(net) => places[atom].0 = nets.number(*net),
             Key::List(..) | Key::Anywhere => {}

@@ -46,12 +46,12 @@ pub fn render_message(template: &str, values: &MessageValues<'_>) -> String {
             "rule" => push(&mut out, values.rule),
             "decision" => push(&mut out, values.decision),
             "name" => push(&mut out, values.name),
-            "port" => push(&mut out, &values.port),
+            "port" => push(&mut out, values.port),
             "source" => push(&mut out, values.source),
             "owner" => push(&mut out, values.owner.unwrap_or("-")),
             "why" => push(&mut out, values.why.unwrap_or("-")),
             // Compilation refuses other words; a hostile snapshot gets them back as they are.
-            other => push(&mut out, &format!("{{{other}}}")),
+            other => push(&mut out, format!("{{{other}}}")),
         }
         rest = after;
     }

@@ -142,7 +142,7 @@ pub(crate) fn groups<'a>(
             match parsed {
                 Ok(pattern) => patterns.push(pattern),
                 Err((code, message, fix)) => {
-                    problems.add(place!["groups", name.as_str(), index], code, message, fix)
+                    problems.add(place!["groups", name.as_str(), index], code, message, fix);
                 }
             }
         }
@@ -280,7 +280,7 @@ fn sources(rule: &Rule, index: usize, out: &mut Expanded, problems: &mut Problem
         match parse_net(&source.cidr) {
             Ok(net) => found.push(out.sources.number(net)),
             Err((code, message, fix)) => {
-                problems.add(place!["rules", index, "from", position, "cidr"], code, message, fix)
+                problems.add(place!["rules", index, "from", position, "cidr"], code, message, fix);
             }
         }
     }
@@ -317,7 +317,7 @@ fn expand_rule(
     let default = if rule.deny { Ports::ANY } else { Ports::HTTPS };
     for (item, to) in rule.to.iter().enumerate() {
         let here = place!["rules", index, "to", item];
-        let (pattern, addresses) = match read_item(to, rule, here.clone(), out, problems) {
+        let (pattern, addresses) = match read_item(to, rule, &here, out, problems) {
             Ok(read) => read,
             Err((code, message, fix)) => {
                 problems.add(here, code, message, fix);
@@ -407,7 +407,7 @@ fn key_of(target: &Target) -> Option<Key> {
 fn read_item(
     to: &To,
     rule: &Rule,
-    here: Vec<PathPart>,
+    here: &[PathPart],
     out: &mut Expanded,
     problems: &mut Problems,
 ) -> Result<(Pattern, u32), Fault> {

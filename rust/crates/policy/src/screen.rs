@@ -60,7 +60,7 @@ impl Snapshot {
             IpAddr::V4(_) => None,
             IpAddr::V6(v6) => Some(embedded_v4(v6).map(|(v4, _)| IpAddr::V4(v4))),
         };
-        let inner = inner.into_iter().flatten();
+        let mut inner = inner.into_iter().flatten();
         for v4 in inner.clone() {
             denies.denies_of(v4);
         }
@@ -81,7 +81,7 @@ impl Snapshot {
                     || (class == AddressClass::Private
                         && self.fallback.private_addresses == Action::Allow)
             }
-            (_, set) => self.set_holds(set, ip) || inner.clone().any(|v4| self.set_holds(set, v4)),
+            (_, set) => self.set_holds(set, ip) || inner.any(|v4| self.set_holds(set, v4)),
         };
         let reason = if class == AddressClass::Private {
             Reason::PrivateAddress

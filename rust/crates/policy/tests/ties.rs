@@ -1,5 +1,5 @@
 //! Two allows that nobody could order are refused with both lines named; what can be ordered is not.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::needless_pass_by_value, clippy::unwrap_used, clippy::panic)]
 mod support;
 
 use serde_json::{Value, json};

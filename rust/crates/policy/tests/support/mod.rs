@@ -1,5 +1,5 @@
 //! Policies for tests, from the few keys that a test is about.
-#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::needless_pass_by_value, dead_code, clippy::unwrap_used, clippy::panic)]
 
 use std::net::IpAddr;
 
