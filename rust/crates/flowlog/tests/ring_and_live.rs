@@ -1,4 +1,5 @@
 //! Promises of the shared memory: nothing is overwritten before it is read, drops are counted, offsets do not overlap.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +14,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use crate::flow::{Flow, Recorder};
-use crate::installed::Installed;
+use crate::installed::InForce;
 use crate::relay::Lender;
 use crate::resolver::{Addresses, Handle};
 use crate::wheel::Wheel;
@@ -82,7 +83,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn policy(&self) -> Rc<Arc<Installed>> {
+    pub(crate) fn policy(&self) -> Rc<InForce> {
         Rc::clone(&self.recorder.policy.borrow())
     }
 
@@ -95,8 +96,8 @@ impl Context {
     }
 
     /// Registers a socket for all edges; it is never changed afterwards, and closing removes it.
-    pub(crate) fn watch(&self, fd: impl std::os::fd::AsRawFd, token: Token) -> std::io::Result<()> {
-        self.registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE | Interest::WRITABLE)
+    pub(crate) fn watch(&self, fd: RawFd, token: Token) -> std::io::Result<()> {
+        self.registry.register(&mut SourceFd(&fd), token, Interest::READABLE | Interest::WRITABLE)
     }
 
     /// Sets the flow's one timer.

@@ -33,7 +33,15 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) fn new(python: String) -> Self {
-        Self { python, channel: None, child: None, started: Instant::now(), early_deaths: 0, start_at: None, restarts: 0 }
+        Self {
+            python,
+            channel: None,
+            child: None,
+            started: Instant::now(),
+            early_deaths: 0,
+            start_at: None,
+            restarts: 0,
+        }
     }
 
     /// Starts `python -m egress_gateway` with its end of a new socket.
@@ -64,7 +72,8 @@ impl Control {
     pub(crate) fn died(&mut self) -> Option<ExitStatus> {
         self.channel = None;
         let status = self.reap(Duration::from_millis(200));
-        self.early_deaths = if self.started.elapsed() < SHORT_LIFE { self.early_deaths + 1 } else { 0 };
+        self.early_deaths =
+            if self.started.elapsed() < SHORT_LIFE { self.early_deaths + 1 } else { 0 };
         let delay = (DELAY_STEP * self.early_deaths.saturating_sub(1)).min(MAX_DELAY);
         self.start_at = Some(Instant::now() + delay);
         self.restarts += 1;
@@ -88,7 +97,9 @@ impl Control {
         loop {
             match child.try_wait() {
                 Ok(Some(status)) => return Some(status),
-                Ok(None) if Instant::now() < until => std::thread::park_timeout(Duration::from_millis(5)),
+                Ok(None) if Instant::now() < until => {
+                    std::thread::park_timeout(Duration::from_millis(5))
+                }
                 _ => break,
             }
         }

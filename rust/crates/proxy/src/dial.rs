@@ -65,7 +65,11 @@ impl Dialing {
             }
         }
         self.next_attempt_ms = u64::MAX;
-        if self.attempts.iter().all(Option::is_none) { Started::Failed(self.failure) } else { Started::Nothing }
+        if self.attempts.iter().all(Option::is_none) {
+            Started::Failed(self.failure)
+        } else {
+            Started::Nothing
+        }
     }
 
     pub(crate) fn fd(&self, index: usize) -> Option<&OwnedFd> {
@@ -95,14 +99,17 @@ fn end_of(error: &io::Error) -> End {
     match Errno::from_io_error(error) {
         Some(Errno::CONNREFUSED | Errno::CONNRESET) => End::ConnectRefused,
         Some(Errno::TIMEDOUT) => End::ConnectTimeout,
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL) => End::OutOfResources,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL) => {
+            End::OutOfResources
+        }
         _ => End::ConnectFailed,
     }
 }
 
 /// Families in turn, IPv6 first (RFC 8305, section 4); within a family the resolver's order is kept.
 fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let (v6, v4): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| matches!(address.ip(), IpAddr::V6(_)));
+    let (v6, v4): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| matches!(address.ip(), IpAddr::V6(_)));
     let mut mixed = Vec::with_capacity(v6.len() + v4.len());
     let (mut v6, mut v4) = (v6.into_iter(), v4.into_iter());
     loop {
@@ -119,7 +126,9 @@ mod tests {
 
     #[test]
     fn families_take_turns() {
-        let addresses = ["1.1.1.1:1", "1.1.1.2:1", "[2::1]:1", "1.1.1.3:1"].map(|a| a.parse().unwrap()).to_vec();
+        let addresses = ["1.1.1.1:1", "1.1.1.2:1", "[2::1]:1", "1.1.1.3:1"]
+            .map(|a| a.parse().unwrap())
+            .to_vec();
         let order: Vec<String> = interleave(addresses).iter().map(ToString::to_string).collect();
         assert_eq!(order, ["[2::1]:1", "1.1.1.1:1", "1.1.1.2:1", "1.1.1.3:1"]);
     }

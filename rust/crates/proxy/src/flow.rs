@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use egress_flowlog::{Counters, LiveFlow, LiveTable, NONE_U32, Record, Ring, WorkerCounter, flags};
 use egress_hello::connect::HeadReader;
@@ -12,7 +11,7 @@ use egress_hello::tls::HelloReader;
 use egress_policy::{Accept, Decision, End, Reason, RuleId, RuleView, Stage, Verdict};
 
 use crate::dial::Dialing;
-use crate::installed::Installed;
+use crate::installed::{InForce, Installed};
 use crate::limits::Held;
 use crate::pool::Buffer;
 use crate::relay::{Direction, Peer};
@@ -23,8 +22,7 @@ pub(crate) struct Recorder {
     pub ring: RefCell<Ring>,
     pub live: LiveTable,
     pub counters: Counters,
-    /// The worker's own handle: taking it costs no atomic that workers share.
-    pub policy: RefCell<Rc<Arc<Installed>>>,
+    pub policy: RefCell<Rc<InForce>>,
     /// The worker's clock in nanoseconds since it started, read once per turn of its loop.
     pub now_ns: Cell<u64>,
 }
@@ -188,7 +186,8 @@ impl Flow {
         let listener = policy.snapshot.settings().listeners.get(usize::from(self.listener));
         let (bytes_up, bytes_down) = self.moved();
         let name = self.name();
-        let spliced = matches!(&self.work, Work::Relay(relay) if relay.up.spliced || relay.down.spliced);
+        let spliced =
+            matches!(&self.work, Work::Relay(relay) if relay.up.spliced || relay.down.spliced);
         let record = Record {
             flow_id: self.id,
             generation: self.generation,
@@ -225,7 +224,8 @@ impl Drop for Flow {
         if let Some(slot) = self.slot {
             self.recorder.live.clear(slot as usize);
             let counters = self.recorder.counters;
-            counters.set(WorkerCounter::Active, counters.get(WorkerCounter::Active).saturating_sub(1));
+            counters
+                .set(WorkerCounter::Active, counters.get(WorkerCounter::Active).saturating_sub(1));
         }
     }
 }

@@ -20,7 +20,9 @@ use crate::control::Control;
 use crate::installed::Installed;
 use crate::limits::{Bounds, Limits};
 use crate::log;
-use crate::message::{FromControl, ListenerStatus, Received, Refusal, ToControl, VERSION, WorkerStatus};
+use crate::message::{
+    FromControl, ListenerStatus, Received, Refusal, ToControl, VERSION, WorkerStatus,
+};
 use crate::options::Options;
 use crate::resolver::{self, Handle};
 use crate::worker::{self, Mail, Mailbox, Parts};
@@ -85,19 +87,22 @@ pub fn run(options_json: &[u8]) -> io::Result<i32> {
     let raw_options: serde_json::Value = serde_json::from_slice(options_json).map_err(invalid)?;
     let options: Options = serde_json::from_value(raw_options.clone()).map_err(invalid)?;
     let mut random = [0; 2];
-    getrandom::fill(&mut random).map_err(|error| io::Error::other(format!("no randomness: {error}")))?;
+    getrandom::fill(&mut random)
+        .map_err(|error| io::Error::other(format!("no randomness: {error}")))?;
     egress_sys::raise_descriptor_limit();
     // Made before the policy is known, as the control plane needs it from its first message on; pages that no worker
     // touches take no memory.
     let geometry = Geometry {
-        workers: u32::try_from(egress_sys::allowed_cpus().max(MIN_WORKER_AREAS)).unwrap_or(u32::MAX),
+        workers: u32::try_from(egress_sys::allowed_cpus().max(MIN_WORKER_AREAS))
+            .unwrap_or(u32::MAX),
         ring_capacity: options.ring_records.clamp(1024, 1 << 20).next_power_of_two(),
         live_capacity: MAX_FLOWS,
     };
     let memory = SharedMemory::create("egress-telemetry", geometry.total_size())?;
     let boot_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let boot_ns = u64::try_from(boot_ns).unwrap_or(0);
-    let Some(segment) = Segment::format(memory.words(), geometry, boot_ns, std::process::id()) else {
+    let Some(segment) = Segment::format(memory.words(), geometry, boot_ns, std::process::id())
+    else {
         return Err(io::Error::new(io::ErrorKind::OutOfMemory, "the shared memory does not fit"));
     };
     let signals = Signals::install()?;
@@ -151,8 +156,11 @@ impl Gateway {
         loop {
             let timeout = self.wait_time();
             let ready = {
-                let mut fds: Vec<PollFd<'_>> =
-                    signals.0.iter().map(|(_, stream)| PollFd::new(stream, PollFlags::IN)).collect();
+                let mut fds: Vec<PollFd<'_>> = signals
+                    .0
+                    .iter()
+                    .map(|(_, stream)| PollFd::new(stream, PollFlags::IN))
+                    .collect();
                 if let Some(channel) = &self.control.channel {
                     fds.push(PollFd::new(channel, PollFlags::IN));
                 }
@@ -180,7 +188,8 @@ impl Gateway {
     /// How long nothing is due.
     fn wait_time(&self) -> Option<Timespec> {
         let now = Instant::now();
-        let expiry = self.expiry.map(|at| now + Duration::from_secs(at.saturating_sub(unix_seconds())));
+        let expiry =
+            self.expiry.map(|at| now + Duration::from_secs(at.saturating_sub(unix_seconds())));
         let due = [self.control.start_at, self.drain_until, expiry].into_iter().flatten().min()?;
         Timespec::try_from(due.saturating_duration_since(now) + Duration::from_millis(1)).ok()
     }
@@ -208,10 +217,15 @@ impl Gateway {
         if self.drain_until.is_some() {
             return;
         }
-        let patience =
-            self.running.as_ref().map_or(Duration::ZERO, |running| running.installed.snapshot.settings().timeouts.drain);
+        let patience = self
+            .running
+            .as_ref()
+            .map_or(Duration::ZERO, |running| running.installed.snapshot.settings().timeouts.drain);
         self.drain_until = Some(Instant::now() + patience);
-        log::info(&format!("draining for up to {} s; a second signal stops at once", patience.as_secs()));
+        log::info(&format!(
+            "draining for up to {} s; a second signal stops at once",
+            patience.as_secs()
+        ));
         self.control.send(ToControl::Draining {}, &[]);
         self.post_all(|| Mail::Drain);
     }
@@ -232,12 +246,18 @@ impl Gateway {
     }
 
     fn plan_expiry(&mut self) {
-        self.expiry = self.running.as_ref().and_then(|running| running.installed.snapshot.next_expiry(unix_seconds()));
+        self.expiry = self
+            .running
+            .as_ref()
+            .and_then(|running| running.installed.snapshot.next_expiry(unix_seconds()));
     }
 
     fn start_control(&mut self) -> io::Result<()> {
         self.control.start().map_err(|error| {
-            io::Error::new(error.kind(), format!("{} cannot be started: {error}", self.options.python))
+            io::Error::new(
+                error.kind(),
+                format!("{} cannot be started: {error}", self.options.python),
+            )
         })?;
         let running = self.running.as_ref();
         let hello = ToControl::Hello {
@@ -258,7 +278,9 @@ impl Gateway {
                 Ok(Arrived::Empty) => return,
                 Ok(Arrived::Message(bytes, descriptors)) => self.on_message(&bytes, descriptors),
                 Ok(Arrived::Closed) => return self.control_died(),
-                Err(error) => log::error(&format!("the control plane sent something unreadable: {error}")),
+                Err(error) => {
+                    log::error(&format!("the control plane sent something unreadable: {error}"))
+                }
             }
         }
     }
@@ -283,10 +305,17 @@ impl Gateway {
     fn on_message(&mut self, bytes: &[u8], descriptors: Vec<OwnedFd>) {
         let received: Received = match serde_json::from_slice(bytes) {
             Ok(received) => received,
-            Err(error) => return log::error(&format!("a message of the control plane was not understood: {error}")),
+            Err(error) => {
+                return log::error(&format!(
+                    "a message of the control plane was not understood: {error}"
+                ));
+            }
         };
         if received.v != VERSION {
-            return log::error(&format!("the control plane speaks version {}, not {VERSION}", received.v));
+            return log::error(&format!(
+                "the control plane speaks version {}, not {VERSION}",
+                received.v
+            ));
         }
         match received.message {
             FromControl::Install { id } => {
@@ -325,20 +354,38 @@ impl Gateway {
     }
 
     /// Puts a snapshot in force, whole or not at all.
-    fn install(&mut self, id: u64, descriptors: Vec<OwnedFd>) -> Result<ToControl<'static>, Vec<Refusal>> {
-        let refuse = |code, message: String, fix: &str| vec![Refusal { code, message, fix: fix.to_owned() }];
+    fn install(
+        &mut self,
+        id: u64,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<ToControl<'static>, Vec<Refusal>> {
+        let refuse =
+            |code, message: String, fix: &str| vec![Refusal { code, message, fix: fix.to_owned() }];
         let Some(fd) = descriptors.into_iter().next() else {
-            return Err(refuse("no_snapshot", "the message came without a snapshot".to_owned(), ""));
+            return Err(refuse(
+                "no_snapshot",
+                "the message came without a snapshot".to_owned(),
+                "",
+            ));
         };
         let broken = |error: String| {
-            refuse("broken_snapshot", format!("the snapshot cannot be used: {error}"), "restart the control plane")
+            refuse(
+                "broken_snapshot",
+                format!("the snapshot cannot be used: {error}"),
+                "restart the control plane",
+            )
         };
         let map = SealedMap::map(fd, MAX_SNAPSHOT).map_err(|error| broken(error.to_string()))?;
         let snapshot = Snapshot::open(map).map_err(|error| broken(error.to_string()))?;
         let before = self.running.as_ref().map(|running| Arc::clone(&running.installed));
         if let Some(before) = &before {
             if before.snapshot.digest() == snapshot.digest() {
-                return Ok(ToControl::Installed { id, generation: before.generation, changed: false, closing: 0 });
+                return Ok(ToControl::Installed {
+                    id,
+                    generation: before.generation,
+                    changed: false,
+                    closing: 0,
+                });
             }
             let fixed = needs_restart(before.snapshot.settings(), snapshot.settings());
             if !fixed.is_empty() {
@@ -396,7 +443,11 @@ impl Gateway {
         let most = self.segment.geometry().workers as usize;
         if count > most {
             let message = format!("`workers: {count}` is more than this machine can use");
-            return Err(vec![Refusal { code: "workers", message, fix: format!("write auto, or at most {most}") }]);
+            return Err(vec![Refusal {
+                code: "workers",
+                message,
+                fix: format!("write auto, or at most {most}"),
+            }]);
         }
         let mut bound = Vec::new();
         let mut errors = Vec::new();
@@ -420,14 +471,20 @@ impl Gateway {
         let mut boxes = Vec::new();
         let mut ends = Vec::new();
         for _ in 0..count {
-            let (mailbox, poll, mail) = worker::mailbox().map_err(|error| failed("event loop", error))?;
+            let (mailbox, poll, mail) =
+                worker::mailbox().map_err(|error| failed("event loop", error))?;
             boxes.push(mailbox);
             ends.push((poll, mail));
         }
-        let replies = boxes.iter().map(|mailbox| Box::new(mailbox.clone()) as Box<dyn resolver::Reply>).collect();
-        let (resolver, resolver_thread) = resolver::start(settings.resolver.clone(), replies, self.segment.resolver())
-            .map_err(|error| failed("resolver", error))?;
-        let (ended, worker_ended) = UnixStream::pair().map_err(|error| failed("socket pair", error))?;
+        let replies = boxes
+            .iter()
+            .map(|mailbox| Box::new(mailbox.clone()) as Box<dyn resolver::Reply>)
+            .collect();
+        let (resolver, resolver_thread) =
+            resolver::start(settings.resolver.clone(), replies, self.segment.resolver())
+                .map_err(|error| failed("resolver", error))?;
+        let (ended, worker_ended) =
+            UnixStream::pair().map_err(|error| failed("socket pair", error))?;
         let own: Arc<[SocketAddr]> = bound.iter().map(|(_, listening)| listening.address).collect();
         let listeners: Vec<ListenerStatus> = bound
             .iter()
@@ -437,8 +494,10 @@ impl Gateway {
                 bound: listening.address.to_string(),
             })
             .collect();
-        let mut sockets: Vec<_> =
-            bound.into_iter().map(|(listener, listening)| (listener.accept, listening.sockets.into_iter())).collect();
+        let mut sockets: Vec<_> = bound
+            .into_iter()
+            .map(|(listener, listening)| (listener.accept, listening.sockets.into_iter()))
+            .collect();
         let mut workers = Vec::new();
         for (index, ((poll, mail), mailbox)) in ends.into_iter().zip(boxes).enumerate() {
             let parts = Parts {
@@ -446,7 +505,10 @@ impl Gateway {
                 poll,
                 mail,
                 area: self.segment.worker(u32::try_from(index).unwrap_or(0)),
-                listeners: sockets.iter_mut().filter_map(|(accept, all)| all.next().map(|fd| (*accept, fd))).collect(),
+                listeners: sockets
+                    .iter_mut()
+                    .filter_map(|(accept, all)| all.next().map(|fd| (*accept, fd)))
+                    .collect(),
                 own: Arc::clone(&own),
                 policy: Arc::clone(&installed),
                 resolver: resolver.clone(),
@@ -468,7 +530,10 @@ impl Gateway {
             workers.push(WorkerHandle { mailbox, thread: Some(thread) });
         }
         for listener in &listeners {
-            log::info(&format!("listener {} ({}) serves {}", listener.name, listener.accept, listener.bound));
+            log::info(&format!(
+                "listener {} ({}) serves {}",
+                listener.name, listener.accept, listener.bound
+            ));
         }
         Ok(Running { installed, workers, resolver, resolver_thread, listeners, ended })
     }
@@ -476,7 +541,8 @@ impl Gateway {
     /// Whether the end has come: all workers have drained, or one of them failed.
     fn workers_are_done(&mut self) -> bool {
         let Some(running) = &self.running else { return self.drain_until.is_some() };
-        let finished = |worker: &WorkerHandle| worker.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        let finished =
+            |worker: &WorkerHandle| worker.thread.as_ref().is_none_or(JoinHandle::is_finished);
         if self.drain_until.is_none() && running.workers.iter().any(finished) {
             // Half a gateway would lose the connections of the failed half: let the pod be started anew.
             log::error("a worker ended by itself; the gateway stops");
@@ -510,17 +576,20 @@ fn max_flows(settings: &Settings, workers: usize) -> usize {
         return settings.max_flows.min(MAX_FLOWS) as usize;
     }
     // A flow has two sockets; the attempts that lose a race are closed at once.
-    let descriptors = egress_sys::descriptor_limit().unwrap_or(u64::MAX / 2).saturating_sub(RESERVED_DESCRIPTORS);
+    let descriptors =
+        egress_sys::descriptor_limit().unwrap_or(u64::MAX / 2).saturating_sub(RESERVED_DESCRIPTORS);
     let possible = (descriptors / 2 / workers.max(1) as u64).clamp(64, u64::from(MAX_FLOWS));
     usize::try_from(possible).unwrap_or(64)
 }
 
 fn limits_of(snapshot: &Snapshot, before: Option<&Limits>) -> Limits {
-    let limited = (0..u32::try_from(snapshot.rule_count()).unwrap_or(u32::MAX)).filter_map(|index| {
-        let rule = snapshot.rule(RuleId(index))?;
-        let bounds = Bounds { max: rule.max_connections, new_per_second: rule.new_per_second };
-        (bounds.max.is_some() || bounds.new_per_second.is_some()).then(|| (index, rule.name.to_owned(), bounds))
-    });
+    let limited =
+        (0..u32::try_from(snapshot.rule_count()).unwrap_or(u32::MAX)).filter_map(|index| {
+            let rule = snapshot.rule(RuleId(index))?;
+            let bounds = Bounds { max: rule.max_connections, new_per_second: rule.new_per_second };
+            (bounds.max.is_some() || bounds.new_per_second.is_some())
+                .then(|| (index, rule.name.to_owned(), bounds))
+        });
     Limits::new(limited, before)
 }
 

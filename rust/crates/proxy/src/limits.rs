@@ -89,10 +89,15 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    pub(crate) fn new(rules: impl Iterator<Item = (u32, String, Bounds)>, before: Option<&Self>) -> Self {
+    pub(crate) fn new(
+        rules: impl Iterator<Item = (u32, String, Bounds)>,
+        before: Option<&Self>,
+    ) -> Self {
         let mut limits = Self::default();
         for (index, name, bounds) in rules {
-            let kept = before.and_then(|before| before.by_name.get(&name)).map_or_else(Arc::default, Arc::clone);
+            let kept = before
+                .and_then(|before| before.by_name.get(&name))
+                .map_or_else(Arc::default, Arc::clone);
             limits.by_rule.insert(index, (bounds, Arc::clone(&kept)));
             limits.by_name.insert(name, kept);
         }
@@ -128,7 +133,11 @@ mod tests {
         let granted = |now| (0..50).filter(|_| limit.enter(bounds, now).1.is_none()).count();
         assert_eq!(granted(SECOND_NS), 10);
         assert_eq!(granted(SECOND_NS + SECOND_NS / 2), 5);
-        assert_eq!(granted(100 * SECOND_NS), 10, "an idle hour does not add up to more than the burst");
+        assert_eq!(
+            granted(100 * SECOND_NS),
+            10,
+            "an idle hour does not add up to more than the burst"
+        );
     }
 
     #[test]

@@ -50,7 +50,9 @@ impl Refusal<'_> {
     fn status(&self) -> (u16, &'static str) {
         match self.end {
             End::ResolveTimeout | End::ConnectTimeout => (504, "Gateway Timeout"),
-            End::ResolveNoName | End::ResolveFailed | End::ConnectRefused | End::ConnectFailed => (502, "Bad Gateway"),
+            End::ResolveNoName | End::ResolveFailed | End::ConnectRefused | End::ConnectFailed => {
+                (502, "Bad Gateway")
+            }
             End::OutOfResources => (503, "Service Unavailable"),
             _ => match self.reason {
                 Reason::NotAccepted | Reason::Malformed | Reason::BadName => match self.detail {
@@ -95,7 +97,13 @@ impl Refusal<'_> {
 }
 
 /// What is said where no rule's message applies; ends with what the operator needs to find the record.
-pub(crate) fn own_message(reason: Reason, end: End, detail: &str, name: &str, flow_id: u64) -> String {
+pub(crate) fn own_message(
+    reason: Reason,
+    end: End,
+    detail: &str,
+    name: &str,
+    flow_id: u64,
+) -> String {
     let told = match end {
         End::ResolveNoName => format!("{name} does not exist, or has no address"),
         End::ResolveTimeout => format!("the name servers did not answer for {name}"),
@@ -136,8 +144,14 @@ mod tests {
 
     #[test]
     fn a_denied_hello_gets_the_alert_access_denied() {
-        assert_eq!(refusal(Reason::DefaultDeny, End::Refused).answer(Accept::Tls), [21, 3, 3, 0, 2, 2, 49]);
-        assert_eq!(refusal(Reason::Rule, End::ConnectTimeout).answer(Accept::Tls), [21, 3, 3, 0, 2, 2, 80]);
+        assert_eq!(
+            refusal(Reason::DefaultDeny, End::Refused).answer(Accept::Tls),
+            [21, 3, 3, 0, 2, 2, 49]
+        );
+        assert_eq!(
+            refusal(Reason::Rule, End::ConnectTimeout).answer(Accept::Tls),
+            [21, 3, 3, 0, 2, 2, 80]
+        );
         assert!(refusal(Reason::NotAccepted, End::Refused).answer(Accept::Tls).is_empty());
     }
 
@@ -155,7 +169,8 @@ mod tests {
 
     #[test]
     fn the_json_body_is_json_and_as_long_as_announced() {
-        let answer = Refusal { wants_json: true, ..refusal(Reason::DefaultDeny, End::Refused) }.answer(Accept::Connect);
+        let answer = Refusal { wants_json: true, ..refusal(Reason::DefaultDeny, End::Refused) }
+            .answer(Accept::Connect);
         let text = String::from_utf8(answer).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use egress_flowlog::{Counters, ResolverCounter as Count};
 use egress_hello::name::Name;
 use egress_policy::{End, Resolver as Settings};
-use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::config::{
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
+};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{Resolver, TokioResolver};
@@ -187,17 +189,26 @@ async fn query(shared: Rc<RefCell<Shared>>, name: Name) {
     let outcome = match resolver {
         None => Err(End::ResolveFailed),
         // hickory bounds each attempt; this bounds the whole, servers and transports together.
-        Some(resolver) => match tokio::time::timeout(patience, resolver.lookup_ip(format!("{name}."))).await {
-            Err(_) => Err(End::ResolveTimeout),
-            Ok(Err(error)) => Err(end_of(&error)),
-            Ok(Ok(found)) => {
-                let ips: Arc<[IpAddr]> = found.iter().take(MAX_ADDRESSES).collect();
-                if ips.is_empty() { Err(End::ResolveNoName) } else { Ok((ips, found.valid_until())) }
+        Some(resolver) => {
+            match tokio::time::timeout(patience, resolver.lookup_ip(format!("{name}."))).await {
+                Err(_) => Err(End::ResolveTimeout),
+                Ok(Err(error)) => Err(end_of(&error)),
+                Ok(Ok(found)) => {
+                    let ips: Arc<[IpAddr]> = found.iter().take(MAX_ADDRESSES).collect();
+                    if ips.is_empty() {
+                        Err(End::ResolveNoName)
+                    } else {
+                        Ok((ips, found.valid_until()))
+                    }
+                }
             }
-        },
+        }
     };
     let mut this = shared.borrow_mut();
-    this.counters.add(Count::QueryMicroseconds, u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+    this.counters.add(
+        Count::QueryMicroseconds,
+        u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+    );
     let answer = this.settle(&name, outcome, epoch);
     for (worker, token) in this.waiting.remove(&name).unwrap_or_default() {
         if let Some(reply) = this.replies.get(worker) {
@@ -208,7 +219,12 @@ async fn query(shared: Rc<RefCell<Shared>>, name: Name) {
 
 impl Shared {
     /// Counts the outcome, keeps it, and gives what the waiting flows are told.
-    fn settle(&mut self, name: &Name, outcome: Result<(Arc<[IpAddr]>, Instant), End>, epoch: u64) -> Answer {
+    fn settle(
+        &mut self,
+        name: &Name,
+        outcome: Result<(Arc<[IpAddr]>, Instant), End>,
+        epoch: u64,
+    ) -> Answer {
         let now = Instant::now();
         let s = &self.settings;
         let (answer, stale_until) = match outcome {
@@ -223,12 +239,18 @@ impl Shared {
                 (Err(End::ResolveNoName), now + s.negative_ttl)
             }
             Err(end) => {
-                self.counters.add(if end == End::ResolveTimeout { Count::Timeout } else { Count::Failed }, 1);
+                self.counters.add(
+                    if end == End::ResolveTimeout { Count::Timeout } else { Count::Failed },
+                    1,
+                );
                 match self.cache.get(name) {
                     Some(Entry { answer: Ok(known), stale_until, .. }) if now < *stale_until => {
                         self.counters.add(Count::Stale, 1);
                         let until = (now + RECHECK).min(*stale_until);
-                        (Ok(Addresses { ips: Arc::clone(&known.ips), until, stale: true }), *stale_until)
+                        (
+                            Ok(Addresses { ips: Arc::clone(&known.ips), until, stale: true }),
+                            *stale_until,
+                        )
                     }
                     _ => (Err(end), now + FAILURE_TTL),
                 }
@@ -236,7 +258,10 @@ impl Shared {
         };
         if epoch == self.epoch {
             self.make_room(now);
-            self.cache.insert(name.clone(), Entry { answer: answer.clone(), stale_until, last_used: now });
+            self.cache.insert(
+                name.clone(),
+                Entry { answer: answer.clone(), stale_until, last_used: now },
+            );
             self.counters.set(Count::Names, self.cache.len() as u64);
         }
         answer
@@ -274,13 +299,18 @@ fn build(settings: &Settings) -> Option<TokioResolver> {
         match Resolver::builder(provider) {
             Ok(builder) => builder,
             Err(error) => {
-                crate::log::error(&format!("the system's name servers cannot be read: {error}; set resolver.servers"));
+                crate::log::error(&format!(
+                    "the system's name servers cannot be read: {error}; set resolver.servers"
+                ));
                 return None;
             }
         }
     } else {
         let servers = settings.servers.iter().map(server).collect();
-        Resolver::builder_with_config(ResolverConfig::from_parts(None, Vec::new(), servers), provider)
+        Resolver::builder_with_config(
+            ResolverConfig::from_parts(None, Vec::new(), servers),
+            provider,
+        )
     };
     let options = builder.options_mut();
     options.timeout = settings.timeout;
@@ -288,8 +318,12 @@ fn build(settings: &Settings) -> Option<TokioResolver> {
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     // Answers are kept here, once, with staleness; the library's own cache would only delay a change.
     options.cache_size = 0;
-    options.use_hosts_file = if settings.servers.is_empty() { ResolveHosts::Auto } else { ResolveHosts::Never };
-    builder.build().inspect_err(|error| crate::log::error(&format!("the resolver cannot start: {error}"))).ok()
+    options.use_hosts_file =
+        if settings.servers.is_empty() { ResolveHosts::Auto } else { ResolveHosts::Never };
+    builder
+        .build()
+        .inspect_err(|error| crate::log::error(&format!("the resolver cannot start: {error}")))
+        .ok()
 }
 
 fn server(address: &SocketAddr) -> NameServerConfig {
@@ -298,6 +332,7 @@ fn server(address: &SocketAddr) -> NameServerConfig {
         connection.port = address.port();
         connection
     };
-    config.connections = vec![with_port(ConnectionConfig::udp()), with_port(ConnectionConfig::tcp())];
+    config.connections =
+        vec![with_port(ConnectionConfig::udp()), with_port(ConnectionConfig::tcp())];
     config
 }

@@ -50,7 +50,8 @@ impl Wheel {
         }
         self.unset(slot);
         // Rounded up, so that a timer never fires before its deadline.
-        let due = deadline_ms.div_ceil(TICK_MS).clamp(self.tick + 1, self.tick + BUCKETS as u64 - 1);
+        let due =
+            deadline_ms.div_ceil(TICK_MS).clamp(self.tick + 1, self.tick + BUCKETS as u64 - 1);
         let bucket = bucket_of(due);
         let head = self.heads[bucket];
         let slot32 = u32::try_from(slot).unwrap_or(NIL);
@@ -64,7 +65,9 @@ impl Wheel {
     }
 
     pub(crate) fn unset(&mut self, slot: usize) {
-        let Some(node) = self.nodes.get(slot).copied().filter(|node| node.bucket != NIL) else { return };
+        let Some(node) = self.nodes.get(slot).copied().filter(|node| node.bucket != NIL) else {
+            return;
+        };
         let bucket = node.bucket as usize;
         match node.prev {
             NIL => self.heads[bucket] = node.next,
@@ -182,7 +185,9 @@ mod tests {
         let mut now = 0;
         let mut random = 12345u64;
         for _ in 0..2000 {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let deadline = now + (random >> 33) % 100_000;
             wheel.set(0, deadline);
             let mut fired = false;

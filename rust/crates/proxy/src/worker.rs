@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::context::{CLIENT, Context, FlowToken, Step};
 use crate::flow::{Flow, Recorder, Work};
-use crate::installed::Installed;
+use crate::installed::{InForce, Installed};
 use crate::pool::{Buffers, Pipes};
 use crate::relay::{Lender, Peer, SCRATCH_BYTES};
 use crate::resolver::{Answer, Handle, Reply};
@@ -42,9 +42,17 @@ impl FlowToken {
 /// What other threads tell a worker.
 #[derive(Debug)]
 pub(crate) enum Mail {
-    Resolved { token: u64, name: Name, answer: Answer },
+    Resolved {
+        token: u64,
+        name: Name,
+        answer: Answer,
+    },
     /// A new policy; the worker answers with the flows that it closes for it.
-    Install { policy: Arc<Installed>, forget_names: bool, done: Sender<u64> },
+    Install {
+        policy: Arc<Installed>,
+        forget_names: bool,
+        done: Sender<u64>,
+    },
     /// A rule's time is up: judge all flows again by the same policy.
     JudgeAgain,
     /// Stop accepting; the worker ends when its last flow has.
@@ -137,18 +145,31 @@ struct Worker {
 
 /// Runs a worker until it is told to stop, or has drained.
 pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
-    let Parts { index, mut poll, mail, area, listeners, own, policy, resolver, max_flows, low_latency, id_prefix } = parts;
+    let Parts {
+        index,
+        mut poll,
+        mail,
+        area,
+        listeners,
+        own,
+        policy,
+        resolver,
+        max_flows,
+        low_latency,
+        id_prefix,
+    } = parts;
     let registry = poll.registry().try_clone()?;
     let started = Instant::now();
-    let started_unix_ns =
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0));
+    let started_unix_ns = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0));
     area.counters.set(WorkerCounter::Generation, policy.generation);
     let max_flows = max_flows.min(area.live.capacity());
     let recorder = Rc::new(Recorder {
         ring: RefCell::new(area.ring),
         live: area.live,
         counters: area.counters,
-        policy: RefCell::new(Rc::new(policy)),
+        policy: RefCell::new(Rc::new(InForce(policy))),
         now_ns: Cell::new(0),
     });
     let context = Context {
@@ -208,13 +229,19 @@ impl Worker {
     fn tick(&mut self) {
         let context = &mut self.context;
         context.now = Instant::now();
-        let ns = u64::try_from(context.now.duration_since(self.started).as_nanos()).unwrap_or(u64::MAX);
+        let ns =
+            u64::try_from(context.now.duration_since(self.started).as_nanos()).unwrap_or(u64::MAX);
         context.recorder.now_ns.set(ns);
         context.now_ms = ns / 1_000_000;
         context.unix_seconds = (self.started_unix_ns + ns) / 1_000_000_000;
     }
 
-    fn wait(&mut self, poll: &mut Poll, events: &mut Events, low_latency: bool) -> std::io::Result<()> {
+    fn wait(
+        &mut self,
+        poll: &mut Poll,
+        events: &mut Events,
+        low_latency: bool,
+    ) -> std::io::Result<()> {
         let busy = !self.again.is_empty() || self.listeners.iter().any(|listening| listening.ready);
         let timeout = if busy {
             Some(Duration::ZERO)
@@ -251,7 +278,8 @@ impl Worker {
                 continue;
             }
             let broken = event.is_error() || (event.is_write_closed() && event.is_read_closed());
-            let (readable, writable) = (event.is_readable() || broken, event.is_writable() || broken);
+            let (readable, writable) =
+                (event.is_readable() || broken, event.is_writable() || broken);
             let ending = event.is_read_closed() || broken;
             self.with(token, |context, flow| {
                 if side == CLIENT {
@@ -441,7 +469,8 @@ impl Worker {
         let raw = flow.client.fd.as_raw_fd();
         self.slots[slot].flow = Some(flow);
         let first_bytes = self.context.policy().snapshot.settings().timeouts.first_bytes;
-        let deadline = self.context.now_ms + u64::try_from(first_bytes.as_millis()).unwrap_or(u64::MAX / 4);
+        let deadline =
+            self.context.now_ms + u64::try_from(first_bytes.as_millis()).unwrap_or(u64::MAX / 4);
         self.context.wake_at(token, deadline);
         self.with(token, |context, flow| {
             if flow.accept == Accept::Tcp {
@@ -457,7 +486,9 @@ impl Worker {
         });
         // Registered last: edges that came before are reported by the registration (epoll(7)), and a flow that is over
         // by now never costs the call.
-        if self.slots[slot].generation == token.generation && self.context.watch(raw, token.side(CLIENT)).is_err() {
+        if self.slots[slot].generation == token.generation
+            && self.context.watch(raw, token.side(CLIENT)).is_err()
+        {
             self.end(slot, End::OutOfResources);
         }
     }
@@ -469,15 +500,19 @@ impl Worker {
                     if let Ok(addresses) = &answer {
                         self.context.remember(&name, addresses);
                     }
-                    let (token, _) = FlowToken::read(Token(usize::try_from(token).unwrap_or(usize::MAX)));
+                    let (token, _) =
+                        FlowToken::read(Token(usize::try_from(token).unwrap_or(usize::MAX)));
                     self.with(token, |context, flow| context.resolved(token, flow, &name, &answer));
                 }
                 Ok(Mail::Install { policy, forget_names, done }) => {
                     if forget_names {
                         self.context.names.clear();
                     }
-                    self.context.recorder.counters.set(WorkerCounter::Generation, policy.generation);
-                    *self.context.recorder.policy.borrow_mut() = Rc::new(policy);
+                    self.context
+                        .recorder
+                        .counters
+                        .set(WorkerCounter::Generation, policy.generation);
+                    *self.context.recorder.policy.borrow_mut() = Rc::new(InForce(policy));
                     let closed = self.judge_all_again();
                     let _ = done.send(closed);
                 }

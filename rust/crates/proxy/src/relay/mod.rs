@@ -126,7 +126,11 @@ impl Direction {
             if moved >= TURN_BYTES {
                 return Ok(Pumped::More);
             }
-            let step = if self.splicing { self.splice(source, lender)? } else { self.copy(source, destination, lender)? };
+            let step = if self.splicing {
+                self.splice(source, lender)?
+            } else {
+                self.copy(source, destination, lender)?
+            };
             match step {
                 Step::Moved(bytes) => moved += bytes,
                 Step::Blocked => return Ok(Pumped::Waiting),

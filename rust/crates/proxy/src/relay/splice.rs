@@ -63,7 +63,11 @@ impl Direction {
     }
 
     /// Empties the pipe into the destination; `true` when it is empty and given back.
-    pub(super) fn drain_pipe(&mut self, destination: &mut Peer, lender: &mut Lender) -> Result<bool, Fault> {
+    pub(super) fn drain_pipe(
+        &mut self,
+        destination: &mut Peer,
+        lender: &mut Lender,
+    ) -> Result<bool, Fault> {
         let Some(pipe) = &mut self.pipe else { return Ok(true) };
         while !pipe.is_empty() {
             if !destination.writable {

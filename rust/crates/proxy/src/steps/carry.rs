@@ -19,7 +19,13 @@ const KEEPALIVE_CHECK_MS: u64 = 30_000;
 
 impl Context {
     /// The upstream is connected: replay what was read, and open the gates.
-    pub(crate) fn begin_relay(&mut self, token: FlowToken, flow: &mut Flow, upstream: Peer, bytes: Buffer) -> Step {
+    pub(crate) fn begin_relay(
+        &mut self,
+        token: FlowToken,
+        flow: &mut Flow,
+        upstream: Peer,
+        bytes: Buffer,
+    ) -> Step {
         let mut relay = Relay {
             upstream,
             up: Direction::default(),
@@ -44,7 +50,8 @@ impl Context {
     }
 
     fn idle_ms(&self) -> u64 {
-        u64::try_from(self.policy().snapshot.settings().timeouts.idle.as_millis()).unwrap_or(u64::MAX / 4)
+        u64::try_from(self.policy().snapshot.settings().timeouts.idle.as_millis())
+            .unwrap_or(u64::MAX / 4)
     }
 
     /// When the idle timer has to look at the flow next.
@@ -114,8 +121,10 @@ impl Context {
                     gate.bytes.push(&self.lender.scratch[..read]);
                     if first {
                         let settings = self.recorder.policy.borrow();
-                        let patience = settings.snapshot.settings().timeouts.first_bytes.as_millis();
-                        let deadline = self.now_ms + u64::try_from(patience).unwrap_or(u64::MAX / 4);
+                        let patience =
+                            settings.snapshot.settings().timeouts.first_bytes.as_millis();
+                        let deadline =
+                            self.now_ms + u64::try_from(patience).unwrap_or(u64::MAX / 4);
                         self.wheel.set(token.slot, deadline);
                     }
                 }

@@ -38,7 +38,9 @@ impl Reader {
                 Answer::NeedMore => Said::More,
                 Answer::Found(hello) => Said::Hello(hello),
                 Answer::Not => Said::NotAccepted,
-                Answer::Malformed(error) => Said::Malformed { word: error.word(), bad_name: error.is_bad_name() },
+                Answer::Malformed(error) => {
+                    Said::Malformed { word: error.word(), bad_name: error.is_bad_name() }
+                }
             },
             Self::Connect(reader) => match reader.read(bytes) {
                 Answer::NeedMore if bytes.len() > MAX_HEAD => {
@@ -47,7 +49,9 @@ impl Reader {
                 Answer::NeedMore => Said::More,
                 Answer::Found(head) => Said::Head(head),
                 Answer::Not => Said::NotAccepted,
-                Answer::Malformed(error) => Said::Malformed { word: error.word(), bad_name: error.is_bad_name() },
+                Answer::Malformed(error) => {
+                    Said::Malformed { word: error.word(), bad_name: error.is_bad_name() }
+                }
             },
         }
     }
@@ -129,7 +133,9 @@ impl Context {
                         self.judge(token, flow, Host::Name(name), port)
                     }
                     // A TLS listener learns the destination from the name alone: without one there is nowhere to go.
-                    Sni::Absent | Sni::IpLiteral(_) => self.refuse(token, flow, Reason::NoName, End::Refused),
+                    Sni::Absent | Sni::IpLiteral(_) => {
+                        self.refuse(token, flow, Reason::NoName, End::Refused)
+                    }
                 }
             }
             Said::Head(head) => {
@@ -144,6 +150,11 @@ impl Context {
     }
 
     fn listener_port(&self, flow: &Flow) -> u16 {
-        self.policy().snapshot.settings().listeners.get(usize::from(flow.listener)).map_or(443, |l| l.port)
+        self.policy()
+            .snapshot
+            .settings()
+            .listeners
+            .get(usize::from(flow.listener))
+            .map_or(443, |l| l.port)
     }
 }

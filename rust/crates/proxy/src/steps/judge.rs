@@ -1,15 +1,12 @@
 //! The decision: made into a value, kept with the flow, made again when the policy changes.
 
-use std::rc::Rc;
-use std::sync::Arc;
-
 use egress_flowlog::{NONE_U32, WorkerCounter, flags};
 use egress_hello::name::Host;
 use egress_policy::{Decision, Destination, End, Reason, Stage, Verdict};
 
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Work};
-use crate::installed::Installed;
+use crate::installed::{InForce, Installed};
 use crate::limits::Reached;
 
 fn destination(host: &Host) -> Destination<'_> {
@@ -41,7 +38,13 @@ impl Flow {
 
 impl Context {
     /// May this source reach this destination? Denied: refused. Allowed: on to resolving.
-    pub(crate) fn judge(&mut self, token: FlowToken, flow: &mut Flow, host: Host, port: u16) -> Step {
+    pub(crate) fn judge(
+        &mut self,
+        token: FlowToken,
+        flow: &mut Flow,
+        host: Host,
+        port: u16,
+    ) -> Step {
         let policy = self.policy();
         let source = policy.snapshot.source(flow.source.ip());
         let decision = policy.snapshot.decide(source, destination(&host), port, self.unix_seconds);
@@ -86,15 +89,25 @@ impl Context {
     }
 
     /// The policy has changed: the flow goes on untouched if it is still allowed, else ends after its grace.
-    pub(crate) fn judge_again(&mut self, token: FlowToken, flow: &mut Flow, policy: &Rc<Arc<Installed>>) -> Step {
-        let (Some(host), Work::Resolve(_) | Work::Dial(..) | Work::Relay(_)) = (&flow.destination, &flow.work) else {
+    pub(crate) fn judge_again(
+        &mut self,
+        token: FlowToken,
+        flow: &mut Flow,
+        policy: &InForce,
+    ) -> Step {
+        let (Some(host), Work::Resolve(_) | Work::Dial(..) | Work::Relay(_)) =
+            (&flow.destination, &flow.work)
+        else {
             return Step::Stay;
         };
         self.count(WorkerCounter::Rejudged);
         let source = policy.snapshot.source(flow.source.ip());
-        let decision = policy.snapshot.decide(source, destination(host), flow.port, self.unix_seconds);
+        let decision =
+            policy.snapshot.decide(source, destination(host), flow.port, self.unix_seconds);
         let screened = match flow.upstream {
-            Some(upstream) if decision.verdict != Verdict::Deny => self.screen(flow, &decision, upstream, policy).err(),
+            Some(upstream) if decision.verdict != Verdict::Deny => {
+                self.screen(flow, &decision, upstream, policy).err()
+            }
             _ => None,
         };
         let denied = match screened {
@@ -107,7 +120,10 @@ impl Context {
             let found = (flow.verdict, flow.reason);
             let was_closing = flow.stage == Stage::Closing;
             flow.take_decision(decision, policy.generation);
-            if found.0 == Verdict::WouldDeny && decision.verdict == Verdict::Allow && found.1 == Reason::NameMismatch {
+            if found.0 == Verdict::WouldDeny
+                && decision.verdict == Verdict::Allow
+                && found.1 == Reason::NameMismatch
+            {
                 (flow.verdict, flow.reason) = found;
             }
             // Counted with its new rule from now on; being over a lowered limit closes nothing.
@@ -130,7 +146,10 @@ impl Context {
         }
         if flow.stage != Stage::Closing {
             flow.stage = Stage::Closing;
-            self.wake_at(token, self.now_ms + u64::try_from(grace.as_millis()).unwrap_or(u64::MAX / 2));
+            self.wake_at(
+                token,
+                self.now_ms + u64::try_from(grace.as_millis()).unwrap_or(u64::MAX / 2),
+            );
         }
         flow.publish();
         Step::Stay

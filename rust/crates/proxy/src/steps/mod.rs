@@ -14,11 +14,19 @@ use crate::flow::{Flow, Work};
 
 impl Context {
     /// Goes on after an edge on one of the flow's sockets.
-    pub(crate) fn on_edge(&mut self, token: FlowToken, flow: &mut Flow, side: usize, broken: bool) -> Step {
+    pub(crate) fn on_edge(
+        &mut self,
+        token: FlowToken,
+        flow: &mut Flow,
+        side: usize,
+        broken: bool,
+    ) -> Step {
         match &flow.work {
             Work::Hear(_) => self.hear(token, flow),
             // Nothing can be answered to a client that is gone; a half-close alone is no reason to stop.
-            Work::Resolve(_) | Work::Dial(..) if side == CLIENT && broken => Step::End(End::ClientGone),
+            Work::Resolve(_) | Work::Dial(..) if side == CLIENT && broken => {
+                Step::End(End::ClientGone)
+            }
             Work::Resolve(_) => Step::Stay,
             Work::Dial(..) if side == CLIENT => Step::Stay,
             Work::Dial(..) => self.attempt_edge(token, flow, side - 1),

@@ -29,7 +29,11 @@ fn target(flow: &Flow, policy: &Installed) -> Option<(Host, u16)> {
 fn origin(flow: &Flow, policy: &Installed) -> Origin {
     let dial = flow.terms(policy).and_then(|rule| rule.dial).map(|(host, _)| host);
     match (dial, dial.or(flow.destination.as_ref())) {
-        (_, Some(Host::Name(name))) if policy.snapshot.settings().resolver.hosts.contains_key(name) => Origin::Operator,
+        (_, Some(Host::Name(name)))
+            if policy.snapshot.settings().resolver.hosts.contains_key(name) =>
+        {
+            Origin::Operator
+        }
         (_, Some(Host::Name(_)) | None) => Origin::Resolved,
         (Some(_), Some(Host::Ip(_))) => Origin::Operator,
         (None, Some(Host::Ip(_))) => Origin::Client,
@@ -55,7 +59,8 @@ impl Context {
                     return self.resolved(token, flow, &name, &Ok(known));
                 }
                 let resolver = &policy.snapshot.settings().resolver;
-                let patience = millis(resolver.timeout).saturating_mul(resolver.attempts.max(1).into());
+                let patience =
+                    millis(resolver.timeout).saturating_mul(resolver.attempts.max(1).into());
                 self.wake_at(token, self.now_ms + patience.saturating_mul(2) + RESOLVER_MARGIN_MS);
                 flow.resolve_us = flow.age_us();
                 self.resolver.ask(name, self.worker, token.number());
@@ -80,11 +85,19 @@ impl Context {
     }
 
     /// The resolver has answered for `name`.
-    pub(crate) fn resolved(&mut self, token: FlowToken, flow: &mut Flow, name: &Name, answer: &Answer) -> Step {
+    pub(crate) fn resolved(
+        &mut self,
+        token: FlowToken,
+        flow: &mut Flow,
+        name: &Name,
+        answer: &Answer,
+    ) -> Step {
         let policy = self.policy();
         let Some((host, port)) = target(flow, &policy) else { return Step::End(End::Aborted) };
         // A policy change may have sent the flow elsewhere since it asked: another name's addresses are not for it.
-        if !matches!(flow.work, Work::Resolve(_)) || !matches!(&host, Host::Name(wanted) if wanted == name) {
+        if !matches!(flow.work, Work::Resolve(_))
+            || !matches!(&host, Host::Name(wanted) if wanted == name)
+        {
             return Step::Stay;
         }
         if flow.resolve_us != NONE_U32 {
@@ -116,7 +129,14 @@ impl Context {
         }
         let source = policy.snapshot.source(flow.source.ip());
         let origin = origin(flow, policy);
-        policy.snapshot.screen(source, decision, origin, address.ip(), address.port(), self.unix_seconds)
+        policy.snapshot.screen(
+            source,
+            decision,
+            origin,
+            address.ip(),
+            address.port(),
+            self.unix_seconds,
+        )
     }
 
     /// Screens the addresses and dials those that pass.
@@ -137,7 +157,9 @@ impl Context {
             }
         }
         if passed.is_empty() {
-            let Some((screened, address)) = refused else { return self.fail(token, flow, End::ResolveNoName) };
+            let Some((screened, address)) = refused else {
+                return self.fail(token, flow, End::ResolveNoName);
+            };
             flow.rule = screened.rule.map_or(flow.rule, |rule| rule.0);
             flow.other = Some(screened.class.word().into());
             flow.upstream = Some(address);

@@ -20,7 +20,13 @@ impl Context {
     }
 
     /// Records why, answers natively, and closes.
-    pub(crate) fn refuse(&mut self, token: FlowToken, flow: &mut Flow, reason: Reason, end: End) -> Step {
+    pub(crate) fn refuse(
+        &mut self,
+        token: FlowToken,
+        flow: &mut Flow,
+        reason: Reason,
+        end: End,
+    ) -> Step {
         flow.reason = reason;
         flow.end = end;
         if end == End::Refused {
@@ -59,7 +65,8 @@ impl Context {
         let name = flow.name();
         let detail = flow.other.as_deref().unwrap_or_default();
         let message = if flow.end == End::Refused && flow.destination.is_some() {
-            let template = rule.as_ref().map_or(policy.snapshot.default_message(), |rule| rule.message);
+            let template =
+                rule.as_ref().map_or(policy.snapshot.default_message(), |rule| rule.message);
             let values = MessageValues {
                 rule: rule.as_ref().map_or("default", |rule| rule.name),
                 decision: &format!("{:016x}", flow.id),
@@ -85,7 +92,11 @@ impl Context {
             detail,
         };
         // Inside a tunnel the client speaks TLS by now.
-        if flow.accept == Accept::Connect && flow.stage == Stage::Tunnel { refusal.alert() } else { refusal.answer(flow.accept) }
+        if flow.accept == Accept::Connect && flow.stage == Stage::Tunnel {
+            refusal.alert()
+        } else {
+            refusal.answer(flow.accept)
+        }
     }
 
     /// Sends the refusal, then waits for the client to close.
