@@ -1,6 +1,11 @@
-//! The compiled policy: compile, match, explain.
+//! The compiled policy: compile, match, explain. No I/O but the reading of list files at compile.
+//!
+//! The way of a policy: [`compile`] reads the normalised document (`document`, `settings`, `rules` with
+//! `pattern` and `list`), refuses what is ambiguous (`ties`), and lays the rest out flat (`layout`, `flat`,
+//! `names`, `nets`). [`Snapshot::open`] checks those bytes once (`verify`). The way of a flow:
+//! [`Snapshot::source`] when it is accepted, [`Snapshot::decide`] when it has named its destination,
+//! [`Snapshot::screen`] for each address before that is dialled. For people: [`Snapshot::explain`].
 #![forbid(unsafe_code)]
-#![allow(clippy::cast_possible_truncation)]
 
 mod address;
 mod compile;

@@ -199,3 +199,41 @@ impl NamesBuilder {
         (classes, flat)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_hashes_do_not_make_equal_names() {
+        let mut builder = NamesBuilder::new(7, 10);
+        builder.add(b"aaa.org", 0, u64::from);
+        let hash = |name: &[u8]| Suffixes::new(name, 7).last().map_or(0, |(hash, _)| hash);
+        let names =
+            Names { slots: &builder.slots, arena: &builder.arena, max_probe: builder.max_probe() };
+        assert_eq!(names.find(hash(b"aaa.org"), b"aaa.org"), Some(0));
+        assert_eq!(names.find(hash(b"aaa.org"), b"bbb.org"), None);
+    }
+
+    #[test]
+    fn each_suffix_hashes_as_the_name_alone_would() {
+        let name = b"a-rather-long-label.b.example.org";
+        for (hash, start) in Suffixes::new(name, 99) {
+            assert_eq!(Suffixes::new(&name[start..], 99).last(), Some((hash, 0)));
+        }
+        assert_eq!(Suffixes::new(name, 99).count(), 4);
+    }
+
+    #[test]
+    fn names_with_the_same_atoms_share_a_class_and_others_do_not() {
+        let mut builder = NamesBuilder::new(1, 10);
+        for name in [&b"a.org"[..], b"b.org", b"c.org"] {
+            builder.add(name, 5, u64::from);
+        }
+        builder.add(b"b.org", 2, u64::from);
+        builder.add(b"b.org", 2, u64::from);
+        let (classes, members) = builder.classes();
+        assert_eq!((builder.count, classes.len()), (3, 2));
+        assert_eq!(members.iter().map(|atom| atom.get()).collect::<Vec<_>>(), [5, 2, 5]);
+    }
+}

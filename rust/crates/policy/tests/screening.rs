@@ -164,7 +164,8 @@ fn an_address_that_a_rule_names_may_be_dialled() {
     ] {
         assert_eq!(screened(&snapshot, address, Origin::Client, address), expected, "{address}");
     }
-    // What a client may name is not what a name may resolve to.
+    // What a client may name is not what a name may resolve to, be it the one in the rule's `dial`.
+    assert_eq!(screened(&snapshot, "10.20.0.1", Origin::Resolved, "10.20.0.2"), "private_address");
     assert_eq!(screened(&snapshot, "x.org", Origin::Resolved, "10.20.0.1"), "private_address");
 }
 
