@@ -12,7 +12,12 @@ use pyo3::types::{PyBytes, PyDict};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-pyo3::create_exception!(_dataplane, PolicyError, PyValueError, "A policy that cannot be compiled; see `problems`.");
+pyo3::create_exception!(
+    _dataplane,
+    PolicyError,
+    PyValueError,
+    "A policy that cannot be compiled; see `problems`."
+);
 
 /// Problems as Python sees them: `(path, code, message, fix)`.
 fn policy_error(py: Python<'_>, problems: &[Problem]) -> PyErr {
@@ -40,7 +45,9 @@ fn policy_error(py: Python<'_>, problems: &[Problem]) -> PyErr {
 }
 
 fn unix_seconds() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// A compiled policy: the same code decides here, in the gateway, and in replay.
@@ -60,7 +67,12 @@ impl Policy {
             // The snapshot reads from a copy of its own: a million names are some 40 MB for the moment of a reload.
             let snapshot = Snapshot::open(bytes.clone()).map_err(|error| {
                 let fix = "report this: a compiled policy must open".to_owned();
-                vec![Problem { path: Vec::new(), code: "internal", message: error.to_string(), fix }]
+                vec![Problem {
+                    path: Vec::new(),
+                    code: "internal",
+                    message: error.to_string(),
+                    fix,
+                }]
             })?;
             Ok((bytes, snapshot))
         });
@@ -98,7 +110,13 @@ impl Policy {
     }
 
     /// The decision with everything that led to it, as JSON.
-    fn explain<'py>(&self, py: Python<'py>, source: &str, host: &str, port: u16) -> PyResult<Bound<'py, PyBytes>> {
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        source: &str,
+        host: &str,
+        port: u16,
+    ) -> PyResult<Bound<'py, PyBytes>> {
         json(py, &self.explanation(source, host, port)?)
     }
 
@@ -108,8 +126,15 @@ impl Policy {
 }
 
 impl Policy {
-    fn explanation(&self, source: &str, host: &str, port: u16) -> PyResult<egress_policy::Explanation> {
-        let source = source.parse().map_err(|_| PyValueError::new_err(format!("{source:?} is not an IP address")))?;
+    fn explanation(
+        &self,
+        source: &str,
+        host: &str,
+        port: u16,
+    ) -> PyResult<egress_policy::Explanation> {
+        let source = source
+            .parse()
+            .map_err(|_| PyValueError::new_err(format!("{source:?} is not an IP address")))?;
         let host = egress_hello::name::parse_host(host.as_bytes())
             .map_err(|error| PyValueError::new_err(format!("{host:?} is not a host: {error}")))?;
         Ok(self.snapshot.explain(source, &host, port, unix_seconds()))
@@ -117,7 +142,8 @@ impl Policy {
 }
 
 fn json<'py>(py: Python<'py>, value: &impl serde::Serialize) -> PyResult<Bound<'py, PyBytes>> {
-    let bytes = serde_json::to_vec(value).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let bytes =
+        serde_json::to_vec(value).map_err(|error| PyValueError::new_err(error.to_string()))?;
     Ok(PyBytes::new(py, &bytes))
 }
 
@@ -136,7 +162,8 @@ impl Gateway {
 
     /// Runs the gateway; gives the process's exit code.
     fn run(&self, py: Python<'_>) -> PyResult<i32> {
-        py.detach(|| egress_proxy::run(&self.options)).map_err(|error| PyOSError::new_err(error.to_string()))
+        py.detach(|| egress_proxy::run(&self.options))
+            .map_err(|error| PyOSError::new_err(error.to_string()))
     }
 }
 
