@@ -10,6 +10,7 @@ import msgspec
 from egress_core._dataplane import Policy, PolicyError
 from egress_gateway.errors import ConfigError, ConfigErrors, Path
 from egress_gateway.load import Draft, Loaded
+from egress_gateway.messages import Memo
 
 # What the compiler says of names that it does not find: worthless while a file is missing from the document.
 _REFERENCES = frozenset({"unknown_name", "unknown_group", "unknown_reference"})
@@ -20,6 +21,10 @@ class Checked(msgspec.Struct, frozen=True):
 
     loaded: Loaded
     policy: Policy
+
+    def memo(self) -> Memo:
+        """What the next control process has to know of it."""
+        return Memo(admin=self.loaded.admin, log=self.loaded.log)
 
 
 def check(paths: Iterable[str | os.PathLike[str]]) -> Checked:

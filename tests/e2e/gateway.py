@@ -111,11 +111,11 @@ listeners:
         text = self.log_file.read_text()
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
-    def record(self, seconds: float = SOON, **wanted: Any) -> Json:
-        """Waits for the first record whose fields are as wanted."""
+    def record(self, seconds: float = SOON, *, after: int = 0, **wanted: Any) -> Json:
+        """Waits for the first record, of those after the first `after`, whose fields are as wanted."""
 
         def found() -> Json | None:
-            for record in self.records():
+            for record in self.records()[after:]:
                 if all(record.get(key) == value for key, value in wanted.items()):
                     return record
             return None

@@ -41,9 +41,10 @@ def _open(target: str) -> int:
 
 
 class DecisionLog:
-    """`target` is `stdout`, `stderr`, `off` or a path. OSError where a path cannot be opened at the start."""
+    """`target` is `stdout`, `stderr`, `off` or a path. OSError where a path cannot be opened at the start, unless
+    `patient`: then it is tried again with each write, and the records wait in the ring."""
 
-    def __init__(self, reader: Reader, target: str) -> None:
+    def __init__(self, reader: Reader, target: str, *, patient: bool = False) -> None:
         self.target = target
         self.failures = 0
         self.lines = 0
@@ -56,7 +57,12 @@ class DecisionLog:
         self._retry_at = 0.0
         reader.log = target != "off"
         if target != "off":
-            self._attach()
+            try:
+                self._attach()
+            except OSError as error:
+                if not patient:
+                    raise
+                self._failed(error)
 
     def _attach(self) -> None:
         self._fd = _open(self.target)

@@ -53,6 +53,7 @@ struct WorkerHandle {
 struct Running {
     installed: Arc<Installed>,
     workers: Vec<WorkerHandle>,
+    memo: serde_json::Value,
     resolver: Handle,
     resolver_thread: JoinHandle<()>,
     listeners: Vec<ListenerStatus>,
@@ -266,6 +267,7 @@ impl Gateway {
             generation: running.map_or(0, |running| running.installed.generation),
             digest: running.map(|running| running.installed.snapshot.digest()),
             restarts: self.control.restarts,
+            memo: running.map(|running| &running.memo),
             options: &self.raw_options,
         };
         self.control.send(hello, &[self.memory.fd().as_fd()]);
@@ -318,11 +320,14 @@ impl Gateway {
             ));
         }
         match received.message {
-            FromControl::Install { id } => {
+            FromControl::Install { id, memo } => {
                 let answer = match self.install(id, descriptors) {
                     Ok(installed) => installed,
                     Err(errors) => ToControl::Refused { id, errors },
                 };
+                if let (ToControl::Installed { .. }, Some(running)) = (&answer, &mut self.running) {
+                    running.memo = memo;
+                }
                 self.control.send(answer, &[]);
             }
             FromControl::Status { id } => self.control.send(self.status(id), &[]),
@@ -535,7 +540,8 @@ impl Gateway {
                 listener.name, listener.accept, listener.bound
             ));
         }
-        Ok(Running { installed, workers, resolver, resolver_thread, listeners, ended })
+        let memo = serde_json::Value::Null;
+        Ok(Running { installed, memo, workers, resolver, resolver_thread, listeners, ended })
     }
 
     /// Whether the end has come: all workers have drained, or one of them failed.

@@ -26,6 +26,8 @@ pub(crate) enum ToControl<'a> {
         digest: Option<String>,
         /// Times that the control plane was started again.
         restarts: u64,
+        /// What the control plane left with the policy in force.
+        memo: Option<&'a serde_json::Value>,
         options: &'a serde_json::Value,
     },
     /// The snapshot is in force in every worker.
@@ -92,6 +94,9 @@ pub(crate) enum FromControl {
     /// Put the snapshot that comes with this message in force.
     Install {
         id: u64,
+        /// For the next control process: opaque here, and bounded by the message.
+        #[serde(default)]
+        memo: serde_json::Value,
     },
     Status {
         id: u64,
