@@ -2,6 +2,8 @@
 
 from typing import final
 
+__all__: list[str]
+
 class PolicyError(ValueError):
     """A policy that cannot be compiled."""
 
