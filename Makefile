@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 RUST   := --manifest-path rust/Cargo.toml --workspace --exclude egress-dataplane --locked
 
-.PHONY: run test check rust-test python-test lint bench docs clean setup
+.PHONY: run test setup need lint rust-test python-test bench docs clean
 
 run: setup
 	$(BIN)/python -m egress_gateway.demo
@@ -17,12 +17,11 @@ test: setup lint rust-test python-test
 setup: $(BIN)/uv
 	@$(UV) sync --frozen --all-extras --quiet
 
-$(BIN)/uv: | tools
+$(BIN)/uv: | need
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 
-.PHONY: tools
-tools:
+need:
 	@sh tools/need.sh $(PYTHON)
 
 lint:
@@ -44,7 +43,8 @@ bench: setup
 	$(BIN)/pytest bench --benchmark-enable --benchmark-only
 
 docs: setup
-	$(BIN)/python -m egress_gateway.reference
+	$(BIN)/python -m egress_gateway.reference > docs/reference/config.md
+	$(BIN)/python -c 'from egress_gateway.telemetry.metrics import reference; print(reference(), end="")' > docs/reference/metrics.md
 
 clean:
 	rm -rf $(VENV) build dist rust/target egress_core/*.so egress_core/*.c *.egg-info
