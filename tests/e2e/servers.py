@@ -33,11 +33,13 @@ def hello_http(connection: socket.socket) -> None:
 class Server:
     """Listens on a loopback address of its own choice; `handler` has each connection to itself."""
 
-    def __init__(self, handler: Handler, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, handler: Handler, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.handler = handler
         self.tls = tls
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.listener = socket.create_server((host, 0), family=family, backlog=4096)
+        self.listener = socket.create_server((host, port), family=family, backlog=4096)
         self.port: int = self.listener.getsockname()[1]
         self.accepted = 0
         self.open: set[socket.socket] = set()

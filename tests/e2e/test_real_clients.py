@@ -29,7 +29,7 @@ CLIENTS = Path(__file__).parent / "clients"
 #: Large enough for several TLS records and reads; seeded, so that a failure can be repeated.
 BODY = random.Random(1).randbytes(300_000)
 MESSAGE = "Ask team-net about {rule}, quote {decision}."
-ALERT = "(?i)access.?denied"
+ALERT = "(?i)access.?(was )?denied"
 
 
 class Route(NamedTuple):
@@ -69,10 +69,11 @@ def bracketed(host: str) -> str:
 
 def curl(route: Route) -> Result:
     command = [tool("curl", "curl"), "-sS", "-v", "--http1.1", "-i", "--cacert", str(route.ca), "--max-time", "30"]
+    url = f"https://{route.name}:{route.name_port}/"
     if route.mode == "connect":
-        return run(*command, "-x", f"http://{bracketed(route.host)}:{route.port}", f"https://{route.name}:{route.name_port}/")
+        return run(*command, "-x", f"http://{bracketed(route.host)}:{route.port}", url)
     there = f"{route.name}:{route.name_port}:{bracketed(route.host)}:{route.port}"
-    return run(*command, "--connect-to", there, f"https://{route.name}:{route.name_port}/")
+    return run(*command, "--connect-to", there, url)
 
 
 def openssl(route: Route) -> Result:

@@ -21,7 +21,9 @@ function speak(transport) {
 if (mode === 'tls') {
   speak({ host, port: Number(port) });
 } else {
-  const request = http.request({ host, port: Number(port), method: 'CONNECT', path: `${name}:${namePort}` });
+  // Left to itself, node puts the proxy into Host; RFC 9112 (section 3.2) wants the target there.
+  const path = `${name}:${namePort}`;
+  const request = http.request({ host, port: Number(port), method: 'CONNECT', path, headers: { Host: path } });
   request.on('connect', (response, socket, head) => {
     if (response.statusCode === 200) {
       speak({ socket });
