@@ -8,6 +8,7 @@
 mod context;
 mod control;
 mod dial;
+mod families;
 mod flow;
 mod gateway;
 mod installed;

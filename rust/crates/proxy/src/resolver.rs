@@ -1,6 +1,6 @@
 //! Name resolution on a thread of its own: one cache, one question per name however many wait for it.
 //!
-//! hickory-resolver speaks DNS; this file decides how long an answer is used, and that an expired one is better than
+//! hickory-resolver speaks DNS (`families`); this file decides how long an answer is used, and that an expired one is better than
 //! none for a bounded time while the servers are away (RFC 8767). Workers keep what they are told until it expires.
 
 use std::cell::RefCell;
@@ -13,18 +13,15 @@ use std::time::{Duration, Instant};
 use egress_flowlog::{Counters, ResolverCounter as Count};
 use egress_hello::name::Name;
 use egress_policy::{End, Resolver as Settings};
-use hickory_resolver::config::{
-    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
-};
-use hickory_resolver::net::NetError;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{Resolver, TokioResolver};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::families;
+
 /// Queries under way at once; further ones wait their turn, bounded by the number of flows.
 const MAX_QUERIES: usize = 256;
-/// Addresses kept of one answer.
-const MAX_ADDRESSES: usize = 16;
 /// While the servers are away, a stale answer is given at once for this long before they are asked again
 /// (RFC 8767, section 5: the failure recheck timer).
 const RECHECK: Duration = Duration::from_secs(5);
@@ -188,21 +185,7 @@ async fn query(shared: Rc<RefCell<Shared>>, name: Name) {
     let started = Instant::now();
     let outcome = match resolver {
         None => Err(End::ResolveFailed),
-        // hickory bounds each attempt; this bounds the whole, servers and transports together.
-        Some(resolver) => {
-            match tokio::time::timeout(patience, resolver.lookup_ip(format!("{name}."))).await {
-                Err(_) => Err(End::ResolveTimeout),
-                Ok(Err(error)) => Err(end_of(&error)),
-                Ok(Ok(found)) => {
-                    let ips: Arc<[IpAddr]> = found.iter().take(MAX_ADDRESSES).collect();
-                    if ips.is_empty() {
-                        Err(End::ResolveNoName)
-                    } else {
-                        Ok((ips, found.valid_until()))
-                    }
-                }
-            }
-        }
+        Some(resolver) => families::lookup(&resolver, &name, patience).await,
     };
     let mut this = shared.borrow_mut();
     this.counters.add(
@@ -284,14 +267,6 @@ impl Shared {
     }
 }
 
-fn end_of(error: &NetError) -> End {
-    match error {
-        NetError::Timeout => End::ResolveTimeout,
-        error if error.is_nx_domain() || error.is_no_records_found() => End::ResolveNoName,
-        _ => End::ResolveFailed,
-    }
-}
-
 /// The DNS client; `None` when the system's configuration cannot be read, and then every name fails.
 fn build(settings: &Settings) -> Option<TokioResolver> {
     let provider = TokioRuntimeProvider::default();
@@ -315,7 +290,6 @@ fn build(settings: &Settings) -> Option<TokioResolver> {
     let options = builder.options_mut();
     options.timeout = settings.timeout;
     options.attempts = settings.attempts as usize;
-    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     // Answers are kept here, once, with staleness; the library's own cache would only delay a change.
     options.cache_size = 0;
     options.use_hosts_file =

@@ -64,8 +64,10 @@ pub(crate) struct Direction {
     /// Bytes read that the destination has not taken.
     pub pending: Option<Buffer>,
     pipe: Option<Pipe>,
-    /// Bytes delivered to the destination.
+    /// Bytes delivered to the destination, the gateway's own not counted.
     pub bytes: u64,
+    /// The first of `pending` that are the gateway's own words and not yet delivered.
+    pub own: usize,
     /// Full reads in a row while copying; small reads in a row while splicing.
     streak: u8,
     splicing: bool,
@@ -149,7 +151,9 @@ impl Direction {
                 match egress_sys::send(destination.fd(), buffer.rest()) {
                     Ok(sent) => {
                         buffer.advance(sent);
-                        self.bytes += sent as u64;
+                        let own = sent.min(self.own);
+                        self.own -= own;
+                        self.bytes += (sent - own) as u64;
                     }
                     Err(Errno::AGAIN) => destination.writable = false,
                     Err(errno) => return Err(Fault::Destination(errno)),

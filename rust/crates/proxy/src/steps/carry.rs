@@ -35,8 +35,11 @@ impl Context {
             kept: false,
             active_ms: self.now_ms,
         };
+        let mut begun = false;
         if flow.accept == Accept::Connect {
             relay.down.pending = Some(self.lender.buffers.holding(ESTABLISHED));
+            relay.down.own = ESTABLISHED.len();
+            begun = !bytes.rest().is_empty();
             relay.gate = Some(Box::new(Heard { bytes, reader: Reader::new(Accept::Tls) }));
             flow.stage = Stage::Tunnel;
         } else {
@@ -45,13 +48,22 @@ impl Context {
         }
         flow.work = Work::Relay(relay);
         flow.publish();
-        self.wake_at(token, self.idle_check_ms(flow));
+        // What came along with the CONNECT may be half a hello: then the rest has its time from now on.
+        let deadline =
+            if begun { self.first_bytes_deadline_ms() } else { self.idle_check_ms(flow) };
+        self.wake_at(token, deadline);
         self.carry(token, flow)
     }
 
     fn idle_ms(&self) -> u64 {
         u64::try_from(self.policy().snapshot.settings().timeouts.idle.as_millis())
             .unwrap_or(u64::MAX / 4)
+    }
+
+    /// When a tunnel's first bytes have to be whole, if they begin now.
+    fn first_bytes_deadline_ms(&self) -> u64 {
+        let patience = self.policy().snapshot.settings().timeouts.first_bytes.as_millis();
+        self.now_ms + u64::try_from(patience).unwrap_or(u64::MAX / 4)
     }
 
     /// When the idle timer has to look at the flow next.

@@ -32,6 +32,11 @@ impl Context {
         if end == End::Refused {
             flow.verdict = Verdict::Deny;
         }
+        // A hello that came along with the CONNECT is judged before the 200 is sent, and the client still awaits HTTP.
+        // Into the empty buffer of a new socket, the 200 goes whole or not at all.
+        if matches!(&flow.work, Work::Relay(relay) if relay.down.own > 0) {
+            flow.stage = Stage::Connecting;
+        }
         let answer = self.answer(flow);
         let relayed = match std::mem::replace(&mut flow.work, Work::Moving) {
             Work::Relay(mut relay) => {
