@@ -31,7 +31,7 @@ pub fn compile(document: &[u8]) -> Result<Vec<u8>, Vec<Problem>> {
                 Vec::new(),
                 "bad_document",
                 format!("not a normalised policy document: {error}"),
-                "",
+                "report this: the control plane and the data plane are of different versions",
             );
             problems.into_result()?;
             return Err(Vec::new());
@@ -42,7 +42,7 @@ pub fn compile(document: &[u8]) -> Result<Vec<u8>, Vec<Problem>> {
             place!["v"],
             "bad_version",
             format!("document version {}; this build reads {}", parsed.v, document::VERSION),
-            "",
+            "report this: the control plane and the data plane are of different versions",
         );
     }
     Settings::check(&parsed.settings, &mut problems);

@@ -156,12 +156,16 @@ fn parse_target(text: &str, names_only: bool) -> Result<Target, Fault> {
             let fix = if rest.contains("://") || rest.contains('/') {
                 "write the host alone, without scheme and path"
             } else {
-                ""
+                NAME_FIX
             };
             fault("bad_name", format!("`{}` is not a host name: {why}", shown(rest)), fix)
         }
     }
 }
+
+/// What a host name looks like, for whoever wrote something else.
+pub(crate) const NAME_FIX: &str =
+    "write labels of a-z, 0-9 and -, joined by dots, such as api.stripe.com";
 
 /// Reads an address or CIDR. IPv4 networks in their mapped form become IPv4, as addresses do.
 pub(crate) fn parse_net(text: &str) -> Result<IpNet, Fault> {
@@ -185,7 +189,13 @@ pub(crate) fn parse_net(text: &str) -> Result<IpNet, Fault> {
     }
     match (net.addr().to_canonical(), net.prefix_len().checked_sub(96)) {
         (ip @ IpAddr::V4(_), Some(prefix)) if net.addr().is_ipv6() => IpNet::new(ip, prefix)
-            .or_else(|_| fault("bad_network", format!("`{net}` is not a network"), "")),
+            .or_else(|_| {
+                fault(
+                    "bad_network",
+                    format!("`{net}` is not a network"),
+                    "write an IPv4 network as one, such as 10.20.0.0/16",
+                )
+            }),
         _ => Ok(net),
     }
 }

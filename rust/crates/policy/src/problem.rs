@@ -32,7 +32,7 @@ pub struct Problem {
     /// A stable word for machines, such as `bad_name` or `tie`.
     pub code: &'static str,
     pub message: String,
-    /// What to write instead; empty when there is nothing sensible to propose.
+    /// What to write or do instead; never empty.
     pub fix: String,
 }
 

@@ -106,7 +106,7 @@ pub(crate) fn groups<'a>(
             place!["groups"],
             "too_many",
             format!("{} groups; at most {MAX_GROUPS} are possible", document.groups.len()),
-            "",
+            "join groups, or put long ones into lists",
         );
         return groups;
     }

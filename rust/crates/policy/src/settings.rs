@@ -8,6 +8,7 @@ use std::time::Duration;
 use egress_hello::name::{Host, Name, parse_authority, parse_host};
 
 use crate::document;
+use crate::pattern::NAME_FIX;
 use crate::problem::{Problems, nearest, place};
 use crate::vocab::Accept;
 
@@ -115,7 +116,7 @@ fn check_listeners(raw: &[document::Listener], problems: &mut Problems) -> Vec<L
             place!["settings", "listeners"],
             "too_many",
             format!("{} listeners; at most {MAX_LISTENERS} are possible", raw.len()),
-            "",
+            "run several gateways",
         );
         return checked;
     }
@@ -245,7 +246,7 @@ fn check_resolver(raw: &document::Resolver, problems: &mut Problems) -> Resolver
             at("servers"),
             "too_many",
             format!("{} name servers; at most {MAX_SERVERS} are possible", raw.servers.len()),
-            "",
+            "name the nearest few",
         );
     }
     if raw.hosts.len() > MAX_HOSTS {
@@ -253,7 +254,7 @@ fn check_resolver(raw: &document::Resolver, problems: &mut Problems) -> Resolver
             at("hosts"),
             "too_many",
             format!("{} hosts; at most {MAX_HOSTS} are possible", raw.hosts.len()),
-            "",
+            "let a name server answer for them",
         );
     }
     let mut servers = Vec::new();
@@ -292,12 +293,17 @@ fn check_resolver(raw: &document::Resolver, problems: &mut Problems) -> Resolver
                 here(),
                 "bad_name",
                 format!("`{}` is not a host name: {why}", shown(name)),
-                "",
+                NAME_FIX,
             ),
         }
     }
     if raw.min_ttl_ms > raw.max_ttl_ms {
-        problems.add(at("min_ttl_ms"), "bad_ttl", "min_ttl is above max_ttl", "");
+        problems.add(
+            at("min_ttl_ms"),
+            "bad_ttl",
+            "min_ttl is above max_ttl",
+            "lower min_ttl, or raise max_ttl",
+        );
     }
     for (key, value) in [
         ("timeout_ms", raw.timeout_ms),
