@@ -1,7 +1,8 @@
 //! Name resolution on a thread of its own: one cache, one question per name however many wait for it.
 //!
-//! hickory-resolver speaks DNS (`families`); this file decides how long an answer is used, and that an expired one is better than
-//! none for a bounded time while the servers are away (RFC 8767). Workers keep what they are told until it expires.
+//! hickory-resolver speaks DNS (`families`); this file decides how long an answer is used, and that an expired one is
+//! better than none for a bounded time while the servers are away (RFC 8767). Workers keep what they are told until it
+//! expires.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

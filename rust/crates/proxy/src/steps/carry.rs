@@ -132,12 +132,8 @@ impl Context {
                     let first = bytes.is_empty();
                     gate.bytes.push(&self.lender.scratch[..read]);
                     if first {
-                        let settings = self.recorder.policy.borrow();
-                        let patience =
-                            settings.snapshot.settings().timeouts.first_bytes.as_millis();
-                        let deadline =
-                            self.now_ms + u64::try_from(patience).unwrap_or(u64::MAX / 4);
-                        self.wheel.set(token.slot, deadline);
+                        let deadline = self.first_bytes_deadline_ms();
+                        self.wake_at(token, deadline);
                     }
                 }
                 Err(Errno::AGAIN) => {
