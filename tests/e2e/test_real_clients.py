@@ -21,13 +21,15 @@ from typing import NamedTuple
 
 import pytest
 
-from .conftest import Certificates
+from .conftest import Certificates, policy_for
 from .gateway import Gateway, running
 from .servers import Server
 
 CLIENTS = Path(__file__).parent / "clients"
 #: Large enough for several TLS records and reads; seeded, so that a failure can be repeated.
 BODY = random.Random(1).randbytes(300_000)
+#: Bytes of the long transfer.
+BULK = 100 << 20
 MESSAGE = "Ask team-net about {rule}, quote {decision}."
 ALERT = "(?i)access.?(was )?denied"
 
@@ -76,14 +78,18 @@ def curl(route: Route) -> Result:
     return run(*command, "--connect-to", there, url)
 
 
-def openssl(route: Route) -> Result:
+def openssl_command(route: Route) -> list[str]:
     command = [tool("openssl", "openssl"), "s_client", "-CAfile", str(route.ca), "-verify_return_error"]
     command += ["-verify_hostname", route.name, "-servername", route.name, "-quiet", "-ign_eof"]
     at = f"{bracketed(route.host)}:{route.port}"
     where = ["-connect", at]
     if route.mode == "connect":
         where = ["-proxy", at, "-connect", f"{route.name}:{route.name_port}"]
-    return run(*command, *where, stdin=get(route))
+    return command + where
+
+
+def openssl(route: Route) -> Result:
+    return run(*openssl_command(route), stdin=get(route))
 
 
 def python(route: Route) -> Result:
@@ -291,6 +297,44 @@ def test_a_client_is_told_why_its_tunnel_is_refused(client: Callable[[Route], Re
 
 def assert_matches(pattern: str, text: str) -> None:
     assert re.search(pattern, text), text[-3000:]
+
+
+def echo_exactly(connection: socket.socket) -> None:
+    """Gives back BULK bytes, then ends."""
+    left = BULK
+    while left and (data := connection.recv(65536)):
+        connection.sendall(data)
+        left -= len(data)
+
+
+@pytest.mark.parametrize("listener", ["tls", "proxy"])
+def test_100_mib_both_ways_at_once_arrive_as_they_were_sent(
+    start: Callable[..., Gateway],
+    serve: Callable[..., Server],
+    certificates: Certificates,
+    tmp_path: Path,
+    listener: str,
+) -> None:
+    upstream = serve(echo_exactly, tls=certificates.server)
+    gateway = start(policy_for(upstream.port), port=upstream.port)
+    sent, got = tmp_path / "sent", tmp_path / "got"
+    block = random.Random(2).randbytes(1 << 20)
+    with sent.open("wb") as file:
+        for index in range(BULK >> 20):
+            file.write(index.to_bytes(4, "big") + block[4:])
+    route = Route("connect", *gateway.address(listener), "allowed.example", upstream.port, certificates.ca_file)
+    if listener == "tls":
+        route = route._replace(mode="tls")
+    with sent.open("rb") as source, got.open("wb") as sink:
+        # It reads while it writes, so neither direction waits for the other.
+        subprocess.run(openssl_command(route), stdin=source, stdout=sink, stderr=subprocess.DEVNULL, timeout=60)
+    assert got.stat().st_size == BULK
+    with sent.open("rb") as one, got.open("rb") as other:
+        digests = [hashlib.file_digest(file, "sha256").hexdigest() for file in (one, other)]
+    assert digests[0] == digests[1]
+    record = gateway.record(listener=listener)
+    assert record["end"] == "closed"
+    assert record["bytes_up"] > BULK and record["bytes_down"] > BULK
 
 
 @pytest.mark.parametrize("client", [curl, openssl, python], ids=lambda client: client.__name__)
