@@ -1,0 +1,56 @@
+//! A ClientHello of the size that curl sends, and the byte in it that tells the backend what to do.
+
+use crate::Shape;
+
+/// Bytes of a hello, record header included.
+pub const HELLO: usize = 517;
+/// Where the backend finds its order: in the hello's random (record header 5, handshake header 4, version 2).
+const ORDER: usize = 11;
+
+/// The hello for one destination; `size` is what the backend is to reply or to echo at a time.
+pub fn hello(name: &str, shape: Shape, size: usize) -> Vec<u8> {
+    let mut random = [7u8; 32];
+    random[0] = match shape {
+        Shape::Connect => 1,
+        Shape::Message => 2,
+        Shape::Down => 3,
+        Shape::Up | Shape::Hold => 4,
+    };
+    random[1..5].copy_from_slice(&(size as u32).to_be_bytes());
+    let u16s = |n: usize| (n as u16).to_be_bytes();
+    let mut sni = Vec::new();
+    sni.extend([0, 0]);
+    sni.extend(u16s(name.len() + 5));
+    sni.extend(u16s(name.len() + 3));
+    sni.push(0);
+    sni.extend(u16s(name.len()));
+    sni.extend(name.as_bytes());
+    let versions = [0, 43, 0, 3, 2, 3, 4];
+    let mut body = vec![3, 3];
+    body.extend(random);
+    body.push(32);
+    body.extend([9u8; 32]);
+    body.extend([0, 2, 0x13, 0x01, 1, 0]);
+    // Extensions, filled up with padding (RFC 7685) to the wanted size.
+    let head = 5 + 4 + body.len() + 2;
+    let padding = HELLO - head - sni.len() - versions.len() - 4;
+    body.extend(u16s(sni.len() + versions.len() + 4 + padding));
+    body.extend(&sni);
+    body.extend(versions);
+    body.extend([0, 21]);
+    body.extend(u16s(padding));
+    body.extend(vec![0; padding]);
+    let mut bytes = vec![22, 3, 1];
+    bytes.extend(u16s(body.len() + 4));
+    bytes.push(1);
+    bytes.extend(&(body.len() as u32).to_be_bytes()[1..]);
+    bytes.extend(body);
+    debug_assert_eq!(bytes.len(), HELLO);
+    bytes
+}
+
+/// What a hello orders: the shape's number and the size.
+pub fn order(bytes: &[u8]) -> (u8, usize) {
+    let size = u32::from_be_bytes([bytes[ORDER + 1], bytes[ORDER + 2], bytes[ORDER + 3], bytes[ORDER + 4]]);
+    (bytes[ORDER], size as usize)
+}
