@@ -54,6 +54,7 @@ class Service:
         self._draining = False
         self._policy: tuple[int, _dataplane.Policy] | None = None
         self._files: list[str] = []
+        self._load_began = 0.0
         self._memo = hello.memo
         self._tasks: set[asyncio.Task[Any]] = set()
         self._collector: Collector | None = None
@@ -137,6 +138,7 @@ class Service:
 
     async def before_load(self) -> None:
         """The contents as they are before they are read: a change during the load is then seen as one."""
+        self._load_began = time.time()
         self._watcher.baseline = await self._watcher.look()
 
     async def before_install(self, candidate: Checked) -> None:
@@ -162,7 +164,7 @@ class Service:
         if candidate is not None:
             # Also of a refused one: the list file that made it refused is to be watched.
             self._files = list(candidate.loaded.files)
-            self._watcher.set_paths([*self._hello.options.config, *self._files])
+            self._watcher.set_paths([*self._hello.options.config, *self._files], self._load_began)
         if outcome.ok:
             self._state.last_success = outcome.time
             if candidate is not None:

@@ -54,6 +54,8 @@ class Watcher:
         self._looking = asyncio.Lock()
         self._wake = asyncio.Event()
         self._rewatch = asyncio.Event()
+        #: Paths that have been loaded but not looked at yet.
+        self._adopt: set[str] = set()
         self.baseline: Fingerprint = {}
         self.looks = 0
 
@@ -61,11 +63,16 @@ class Watcher:
     def paths(self) -> list[str]:
         return list(self._paths)
 
-    def set_paths(self, paths: list[str]) -> None:
-        """Watches these from now on."""
-        if paths != self._paths:
-            self._paths = list(paths)
-            self._rewatch.set()
+    def set_paths(self, paths: list[str], loaded_at: float | None = None) -> None:
+        """Watches these from now on. `loaded_at` (Unix seconds) says that all of them have been loaded since then, so
+        that a path which is new here is no change by itself; one written later than that is."""
+        if paths == self._paths:
+            return
+        added = set(paths) - set(self._paths)
+        self._paths = list(paths)
+        self._rewatch.set()
+        if loaded_at is not None:
+            self._adopt = {path for path in added if _written_before(path, loaded_at)}
 
     async def look(self) -> Fingerprint:
         """The contents as they are now. Runs in a thread; looks never overlap."""
@@ -91,6 +98,8 @@ class Watcher:
         """Whether the contents differ from the baseline, once they hold still. Puts the baseline forward itself,
         so a file that cannot be loaded is reported once and not at every look."""
         seen = await self.look()
+        adopted, self._adopt = {path: seen[path] for path in self._adopt if path in seen}, set()
+        self.baseline = {**adopted, **self.baseline}
         if seen == self.baseline:
             return False
         before = self.baseline
@@ -149,6 +158,14 @@ class Watcher:
             if os.path.basename(os.path.realpath(watched)) == name:
                 return True
         return False
+
+
+def _written_before(path: str, moment: float) -> bool:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return False
+    return max(info.st_mtime, info.st_ctime) < moment
 
 
 def _has_gap(before: Fingerprint, now: Fingerprint) -> bool:
