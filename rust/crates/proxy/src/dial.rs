@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use egress_policy::End;
 use rustix::io::Errno;
 
+use crate::relay::Edge;
+
 /// Attempts under way at once; beyond it the oldest ones decide.
 pub(crate) const MAX_ATTEMPTS: usize = 4;
 /// How long an attempt is given before the next address is tried beside it (RFC 8305, section 5: 250 ms).
@@ -77,16 +79,17 @@ impl Dialing {
     }
 
     /// After an edge on attempt `index`: the connected socket, or `None` (a failed attempt is dropped and noted).
-    pub(crate) fn finish(&mut self, index: usize) -> Option<(OwnedFd, SocketAddr)> {
+    pub(crate) fn finish(&mut self, index: usize, edge: Edge) -> Option<(OwnedFd, SocketAddr)> {
         let (fd, _) = self.attempts.get(index)?.as_ref()?;
-        if let Some(error) = egress_sys::connect_error(fd.as_fd()) {
+        if edge.broken {
+            let error = egress_sys::connect_error(fd.as_fd())
+                .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
             self.failure = end_of(&error);
             self.attempts[index] = None;
             return None;
         }
-        // SO_ERROR is also clear while the attempt is still under way; only a connected socket has a peer.
-        rustix::net::getpeername(fd).ok()?;
-        self.attempts[index].take()
+        // Writable and neither in error nor hung up is connected (connect(2), EINPROGRESS): nothing more to ask.
+        if edge.writable { self.attempts[index].take() } else { None }
     }
 
     pub(crate) fn under_way(&self, index: usize) -> bool {

@@ -19,7 +19,7 @@ use crate::context::{CLIENT, Context, FlowToken, Step};
 use crate::flow::{Flow, Recorder, Work};
 use crate::installed::{InForce, Installed};
 use crate::pool::{Buffers, Pipes};
-use crate::relay::{Lender, Peer, SCRATCH_BYTES};
+use crate::relay::{Edge, Lender, Peer, SCRATCH_BYTES};
 use crate::resolver::{Answer, Handle, Reply};
 use crate::wheel::Wheel;
 
@@ -278,22 +278,25 @@ impl Worker {
                 continue;
             }
             let broken = event.is_error() || (event.is_write_closed() && event.is_read_closed());
-            let (readable, writable) =
-                (event.is_readable() || broken, event.is_writable() || broken);
-            let ending = event.is_read_closed() || broken;
+            let edge = Edge {
+                readable: event.is_readable() || broken,
+                writable: event.is_writable() || broken,
+                ending: event.is_read_closed() || broken,
+                broken,
+            };
             self.with(token, |context, flow| {
                 if side == CLIENT {
-                    flow.client.mark(readable, writable, ending);
+                    flow.client.mark(edge);
                 } else if let Work::Relay(relay) = &mut flow.work {
-                    relay.upstream.mark(readable, writable, ending);
+                    relay.upstream.mark(edge);
                 }
-                context.on_edge(token, flow, side, broken)
+                context.on_edge(token, flow, side, edge)
             });
         }
         for _ in 0..self.again.len() {
             let Some(token) = self.again.pop_front() else { break };
             self.slots[token.slot].queued = false;
-            self.with(token, |context, flow| context.on_edge(token, flow, CLIENT, false));
+            self.with(token, |context, flow| context.on_edge(token, flow, CLIENT, Edge::NONE));
         }
         due.clear();
         self.context.wheel.expire(self.context.now_ms, due);
@@ -411,7 +414,7 @@ impl Worker {
         self.context.count(WorkerCounter::Accepted);
         Flow {
             id,
-            client: Peer::new(fd),
+            client: Peer::accepted(fd),
             source,
             listener: u16::try_from(index).unwrap_or(u16::MAX),
             accept: self.listeners[index].accept,
@@ -478,7 +481,7 @@ impl Worker {
                 return context.go_to(token, flow);
             }
             // The first flight is often here already: then the flow is shown only once it is judged.
-            let step = context.on_edge(token, flow, CLIENT, false);
+            let step = context.on_edge(token, flow, CLIENT, Edge::NONE);
             if flow.stage == Stage::FirstBytes {
                 flow.publish();
             }

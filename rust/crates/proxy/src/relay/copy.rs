@@ -43,9 +43,7 @@ impl Direction {
             }
         } else {
             self.streak = 0;
-            // A short read has emptied the queue; what comes later raises a new edge (epoll(7)). An announced end
-            // raises none, so then the read that finds it must still be made.
-            source.readable = source.ending;
+            source.drained();
         }
         let mut sent = 0;
         while sent < read {

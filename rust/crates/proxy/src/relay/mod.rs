@@ -30,21 +30,49 @@ pub(crate) struct Peer {
     pub ending: bool,
 }
 
+/// What epoll(7) says of a socket in one event.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Edge {
+    pub readable: bool,
+    pub writable: bool,
+    /// The peer will send no more.
+    pub ending: bool,
+    /// In error, or hung up both ways.
+    pub broken: bool,
+}
+
+impl Edge {
+    /// A flow's turn without an event.
+    pub(crate) const NONE: Self =
+        Self { readable: false, writable: false, ending: false, broken: false };
+}
+
 impl Peer {
-    /// A fresh socket: assumed ready until the kernel says otherwise.
-    pub(crate) fn new(fd: OwnedFd) -> Self {
+    /// A socket that was just accepted: assumed ready until the kernel says otherwise.
+    pub(crate) fn accepted(fd: OwnedFd) -> Self {
         Self { fd, readable: true, writable: true, ending: false }
+    }
+
+    /// A socket whose connection was reported by `edge`: what comes later raises an edge of its own.
+    pub(crate) fn connected(fd: OwnedFd, edge: Edge) -> Self {
+        Self { fd, readable: edge.readable, writable: true, ending: edge.ending }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Takes in an edge of epoll(7).
-    pub(crate) fn mark(&mut self, readable: bool, writable: bool, ending: bool) {
-        self.readable |= readable;
-        self.writable |= writable;
-        self.ending |= ending;
+    /// Takes in an edge.
+    pub(crate) fn mark(&mut self, edge: Edge) {
+        self.readable |= edge.readable;
+        self.writable |= edge.writable;
+        self.ending |= edge.ending;
+    }
+
+    /// A read of fewer bytes than asked for has emptied the queue: what comes later raises a new edge (epoll(7)). An
+    /// announced end raises none, so then the read that finds it must still be made.
+    pub(crate) fn drained(&mut self) {
+        self.readable = self.ending;
     }
 }
 
@@ -104,12 +132,13 @@ enum Step {
 }
 
 impl Direction {
-    /// Moves what can be moved.
+    /// Moves what can be moved. `last`: the other direction is over.
     pub(crate) fn pump(
         &mut self,
         source: &mut Peer,
         destination: &mut Peer,
         lender: &mut Lender,
+        last: bool,
     ) -> Result<Pumped, Fault> {
         let mut moved = 0;
         while !self.done {
@@ -117,8 +146,11 @@ impl Direction {
                 return Ok(Pumped::Waiting);
             }
             if self.eof {
-                // A destination that is gone already shows it on its own read side.
-                let _ = rustix::net::shutdown(destination.fd(), rustix::net::Shutdown::Write);
+                // Closing the socket, which comes next when the other direction is over too, says the same.
+                if !last {
+                    // A destination that is gone already shows it on its own read side.
+                    let _ = rustix::net::shutdown(destination.fd(), rustix::net::Shutdown::Write);
+                }
                 self.done = true;
                 break;
             }

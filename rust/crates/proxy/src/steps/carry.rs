@@ -82,13 +82,13 @@ impl Context {
         let before = (relay.up.bytes, relay.down.bytes);
         let mut again = false;
         if relay.gate.is_none() && !relay.broken {
-            match relay.up.pump(client, &mut relay.upstream, &mut self.lender) {
+            match relay.up.pump(client, &mut relay.upstream, &mut self.lender, relay.down.done) {
                 Ok(pumped) => again |= pumped == Pumped::More,
                 Err(Fault::Source(_)) => return Step::End(End::ClientReset),
                 Err(Fault::Destination(_)) => relay.broken = true,
             }
         }
-        match relay.down.pump(&mut relay.upstream, client, &mut self.lender) {
+        match relay.down.pump(&mut relay.upstream, client, &mut self.lender, relay.up.done) {
             Ok(pumped) => again |= pumped == Pumped::More,
             Err(Fault::Source(_)) => return Step::End(End::UpstreamReset),
             Err(Fault::Destination(_)) => return Step::End(End::ClientReset),

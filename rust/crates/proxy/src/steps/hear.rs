@@ -73,6 +73,9 @@ impl Context {
                 }
                 Err(_) => return self.left(flow),
             };
+            if read < self.lender.scratch.len() {
+                flow.client.drained();
+            }
             let mut heard = match std::mem::replace(&mut flow.work, Work::Moving) {
                 Work::Hear(heard) => heard,
                 other => {

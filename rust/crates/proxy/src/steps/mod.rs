@@ -11,6 +11,7 @@ use egress_policy::{End, Reason};
 
 use crate::context::{CLIENT, Context, FlowToken, Step};
 use crate::flow::{Flow, Work};
+use crate::relay::Edge;
 
 impl Context {
     /// Goes on after an edge on one of the flow's sockets.
@@ -19,17 +20,17 @@ impl Context {
         token: FlowToken,
         flow: &mut Flow,
         side: usize,
-        broken: bool,
+        edge: Edge,
     ) -> Step {
         match &flow.work {
             Work::Hear(_) => self.hear(token, flow),
             // Nothing can be answered to a client that is gone; a half-close alone is no reason to stop.
-            Work::Resolve(_) | Work::Dial(..) if side == CLIENT && broken => {
+            Work::Resolve(_) | Work::Dial(..) if side == CLIENT && edge.broken => {
                 Step::End(End::ClientGone)
             }
             Work::Resolve(_) => Step::Stay,
             Work::Dial(..) if side == CLIENT => Step::Stay,
-            Work::Dial(..) => self.attempt_edge(token, flow, side - 1),
+            Work::Dial(..) => self.attempt_edge(token, flow, side - 1, edge),
             Work::Relay(_) => self.carry(token, flow),
             Work::Refuse(_) => self.say_goodbye(flow),
             Work::Moving => Step::End(End::Aborted),

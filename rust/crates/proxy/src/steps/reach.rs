@@ -11,7 +11,7 @@ use crate::context::{Context, FlowToken, Step};
 use crate::dial::{Dialing, Started};
 use crate::flow::{Flow, Work};
 use crate::installed::Installed;
-use crate::relay::Peer;
+use crate::relay::{Edge, Peer};
 use crate::resolver::Answer;
 
 /// A resolution is given up after this much longer than the resolver's own patience: it always answers before.
@@ -199,16 +199,22 @@ impl Context {
     }
 
     /// An attempt's socket has an edge: connected, failed, or still on its way.
-    pub(crate) fn attempt_edge(&mut self, token: FlowToken, flow: &mut Flow, index: usize) -> Step {
+    pub(crate) fn attempt_edge(
+        &mut self,
+        token: FlowToken,
+        flow: &mut Flow,
+        index: usize,
+        edge: Edge,
+    ) -> Step {
         let Work::Dial(dialing, _) = &mut flow.work else { return Step::Stay };
-        match dialing.finish(index) {
+        match dialing.finish(index, edge) {
             Some((fd, address)) => {
                 let took_us = self.now_ns().saturating_sub(dialing.started_ns) / 1000;
                 flow.connect_us = u32::try_from(took_us).unwrap_or(NONE_U32 - 1);
                 flow.upstream = Some(address);
                 let work = std::mem::replace(&mut flow.work, Work::Moving);
                 let Work::Dial(_, bytes) = work else { return Step::End(End::Aborted) };
-                self.begin_relay(token, flow, Peer::new(fd), bytes)
+                self.begin_relay(token, flow, Peer::connected(fd, edge), bytes)
             }
             None if dialing.under_way(index) => Step::Stay,
             None => self.attempt(token, flow),
