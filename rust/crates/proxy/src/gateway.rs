@@ -39,8 +39,8 @@ const MAX_FLOWS: u32 = 65_536;
 const MIN_WORKER_AREAS: usize = 8;
 /// Descriptors kept for listeners, pipes, the resolver and the control socket.
 const RESERVED_DESCRIPTORS: u64 = 512;
-/// How long the workers may take to put a new policy in force before the answer goes out without their count.
-const INSTALL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the workers may take to put a new policy in force, or to stop accepting, before that is reported without them.
+const WORKER_PATIENCE: Duration = Duration::from_secs(5);
 /// A control plane that dies this often in a row before the first policy has a fault that a restart will not mend.
 const HOPELESS: u32 = 5;
 
@@ -223,12 +223,29 @@ impl Gateway {
             .as_ref()
             .map_or(Duration::ZERO, |running| running.installed.snapshot.settings().timeouts.drain);
         self.drain_until = Some(Instant::now() + patience);
+        let (done, answers) = mpsc::channel();
+        self.post_all(|| Mail::Drain { done: done.clone() });
+        drop(done);
+        let open = self.gather(&answers);
+        // Said only now: whoever waits for it may count on new connections being refused.
         log::info(&format!(
-            "draining for up to {} s; a second signal stops at once",
+            "draining: {open} flows have {} s to end; a second signal stops at once",
             patience.as_secs()
         ));
         self.control.send(ToControl::Draining {}, &[]);
-        self.post_all(|| Mail::Drain);
+    }
+
+    /// Adds up what every worker answers; one that does not answer in time is left out.
+    fn gather(&self, answers: &mpsc::Receiver<u64>) -> u64 {
+        let until = Instant::now() + WORKER_PATIENCE;
+        let mut sum = 0;
+        for _ in 0..self.running.as_ref().map_or(0, |running| running.workers.len()) {
+            match answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(answer) => sum += answer,
+                Err(_) => log::warn("a worker is slow to answer"),
+            }
+        }
+        sum
     }
 
     fn on_time(&mut self) -> io::Result<()> {
@@ -426,15 +443,7 @@ impl Gateway {
         }
         drop(done);
         running.installed = Arc::clone(installed);
-        let until = Instant::now() + INSTALL_PATIENCE;
-        let mut closing = 0;
-        for _ in 0..running.workers.len() {
-            match answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(closed) => closing += closed,
-                Err(_) => log::warn("a worker is slow to take the new policy"),
-            }
-        }
-        closing
+        self.gather(&answers)
     }
 
     /// Binds the listeners and starts resolver and workers.

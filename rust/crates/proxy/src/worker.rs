@@ -55,8 +55,10 @@ pub(crate) enum Mail {
     },
     /// A rule's time is up: judge all flows again by the same policy.
     JudgeAgain,
-    /// Stop accepting; the worker ends when its last flow has.
-    Drain,
+    /// Stop accepting, and say so; the worker ends when its last flow has.
+    Drain {
+        done: Sender<u64>,
+    },
     /// End now.
     Stop,
 }
@@ -522,7 +524,7 @@ impl Worker {
                 Ok(Mail::JudgeAgain) => {
                     self.judge_all_again();
                 }
-                Ok(Mail::Drain) => {
+                Ok(Mail::Drain { done }) => {
                     // What waits in the queues has been promised a gateway; closing the listener would reset it.
                     for index in 0..self.listeners.len() {
                         self.listeners[index].ready = true;
@@ -532,6 +534,7 @@ impl Worker {
                     }
                     self.draining = true;
                     self.listeners.clear();
+                    let _ = done.send(self.open as u64);
                 }
                 Ok(Mail::Stop) => self.stopping = true,
                 Err(TryRecvError::Empty) => return,
