@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
-from conftest import Errors
 from egress_gateway.errors import SHOWN_ERRORS, ConfigErrors
+
+from .conftest import Errors
 
 FIVE = """\
 egress: v1

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import Broken, Errors
 from egress_gateway.errors import ConfigError
+
+from .conftest import Broken, Errors
 
 V1 = "egress: v1\n"
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Errors
 from egress_gateway.errors import ConfigErrors
 from egress_gateway.load import load
+
+from .conftest import Errors
 
 
 def _document(*paths: Path) -> Any:

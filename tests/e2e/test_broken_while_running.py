@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import socket
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from ..config.conftest import MARK
+from ..config.test_broken_files import YAML
+from ..config.test_broken_meaning import CASES
 from .gateway import Gateway
 from .servers import Server, echo
 from .test_reload_live import alive, rules, tunnel
 
-CONFIG_TESTS = Path(__file__).resolve().parents[1] / "config"
-
-
-def kinds() -> list[Any]:
-    """The YAML kinds of the configuration's own tests, mistakes of form and of meaning."""
-    sys.path.insert(0, str(CONFIG_TESTS))
-    try:
-        found = []
-        for module, names in (("test_broken_files", ["YAML"]), ("test_broken_meaning", ["CASES"])):
-            spec = importlib.util.spec_from_file_location(f"kinds_{module}", CONFIG_TESTS / f"{module}.py")
-            assert spec is not None and spec.loader is not None
-            loaded = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(loaded)
-            for name in names:
-                found += [kind for kind in getattr(loaded, name) if kind.ending == "yaml"]
-        return found
-    finally:
-        sys.path.remove(str(CONFIG_TESTS))
+#: The YAML kinds of the configuration's own tests, mistakes of form and of meaning.
+KINDS = [kind for kind in [*YAML, *CASES] if kind.ending == "yaml"]
 
 
 def reload(gateway: Gateway) -> tuple[bytes, dict[str, Any]]:
@@ -51,11 +35,10 @@ def test_every_broken_file_leaves_the_gateway_as_it_was(
 ) -> None:
     upstream = serve(echo)
     gateway = start(rules(upstream.port))
-    broken = kinds()
-    assert len(broken) >= 40
+    assert len(KINDS) >= 40
     with tunnel(gateway, upstream.port) as client:
-        for kind in broken:
-            gateway.policy_file.write_text(kind.text.replace("⟦", ""))
+        for kind in KINDS:
+            gateway.policy_file.write_text(kind.text.replace(MARK, ""))
             status, outcome = reload(gateway)
             assert b" 422 " in status, f"{kind.name}: {outcome}"
             assert (outcome["result"], outcome["generation"]) == ("refused", 1), kind.name
