@@ -168,11 +168,11 @@ class Demo:
         return answer.partition(b"\r\n\r\n")[2].decode(errors="replace").strip()
 
     def refused_record(self) -> str:
-        """The decision log's line of the refused request."""
+        """The decision log's line of the request that got the 403, so that both show one decision id."""
         until = time.monotonic() + SOON
         while time.monotonic() < until:
             for line in self.log.read_text().splitlines() if self.log.exists() else ():
-                if '"blocked.example"' in line:
+                if '"blocked.example"' in line and '"listener":"proxy"' in line:
                     return line
             time.sleep(0.05)
         raise DemoError(f"the decision log {self.log} has no line of the refused request")
