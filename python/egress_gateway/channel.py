@@ -15,7 +15,18 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from egress_gateway import messages
-from egress_gateway.messages import Event, Hello, Install, Installed, Memo, ProtocolError, Refused, Reply, Status, StatusQuery
+from egress_gateway.messages import (
+    Event,
+    Hello,
+    Install,
+    Installed,
+    Memo,
+    ProtocolError,
+    Refused,
+    Reply,
+    Status,
+    StatusQuery,
+)
 
 #: Seconds. The data plane opens, checks and swaps a snapshot in well under one, at a million names.
 INSTALL_TIMEOUT: Final = 30.0
@@ -78,7 +89,7 @@ class Channel:
         self._next_id += 1
         return self._next_id - 1
 
-    async def _request(self, message: Install | StatusQuery, fds: Sequence[int], timeout: float) -> Reply:
+    async def _request(self, message: Install | StatusQuery, fds: Sequence[int], seconds: float) -> Reply:
         if self.closed.is_set():
             raise ChannelClosedError("the data plane is gone")
         if len(self._unsent) >= MAX_UNSENT:
@@ -88,9 +99,9 @@ class Channel:
         # Duplicated, because an unsent packet may outlive the caller's descriptor when the caller gives up.
         self._send(messages.encode(message), [os.dup(fd) for fd in fds])
         try:
-            return await asyncio.wait_for(future, timeout)
+            return await asyncio.wait_for(future, seconds)
         except TimeoutError:
-            raise TimeoutError(f"the data plane did not answer within {timeout:g} s") from None
+            raise TimeoutError(f"the data plane did not answer within {seconds:g} s") from None
         finally:
             self._waiting.pop(message.id, None)
 

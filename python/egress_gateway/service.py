@@ -77,7 +77,7 @@ class Service:
             return EXIT_CONFIG if outcome.result == "refused" else EXIT_PROTOCOL
         assert self._memo is not None
         options = self._hello.options
-        control: tuple[str, socket.socket] | None = None
+        control: tuple[str, tuple[int, int]] | None = None
         try:
             first = self._hello.generation == 0
             self._decisions = DecisionLog(self._reader, options.log or self._memo.log, patient=not first)
@@ -103,8 +103,7 @@ class Service:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(self._admin.stop(), 2)
             if control is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(control[0])
+                sockets.remove_unix(*control)
         if self._channel.error is not None:
             _log.error("%s", self._channel.error)
             return EXIT_PROTOCOL
@@ -112,18 +111,21 @@ class Service:
 
     async def _open_doors(
         self, control_path: str | None, admin: str | None, first: bool
-    ) -> tuple[str, socket.socket] | None:
+    ) -> tuple[str, tuple[int, int]] | None:
         """Serves the control socket and the admin port. Only at the start of the gateway is it an error when the port
         is taken: later the operator still has the control socket."""
         control = None
         if control_path is not None:
-            control = (control_path, sockets.bind_unix(control_path))
-            await self._admin.serve(control[1], control=True)
+            listening = sockets.bind_unix(control_path)
+            control = (control_path, sockets.identity(control_path))
+            await self._admin.serve(listening, control=True)
         if admin is not None:
             try:
                 sock = sockets.bind_tcp(admin)
             except sockets.SocketError as error:
                 if first:
+                    if control is not None:
+                        sockets.remove_unix(*control)
                     raise
                 _log.error("%s; %s", error, error.fix)
             else:
@@ -275,5 +277,3 @@ async def serve(control_fd: int) -> int:
     finally:
         channel.close()
         sys.stderr.flush()
-
-

@@ -67,7 +67,8 @@ def policy_for(port: int, *, extra: str = "", rules: str = "") -> str:
     """A policy that lets any source reach allowed.example (this machine) on `port`, and denies the rest."""
     return f"""
 resolver:
-  hosts: {{ allowed.example: 127.0.0.1, api.allowed.example: 127.0.0.1, denied.example: 127.0.0.1, other.example: 127.0.0.1 }}
+  hosts: {{ allowed.example: 127.0.0.1, api.allowed.example: 127.0.0.1, denied.example: 127.0.0.1,
+    other.example: 127.0.0.1 }}
 {extra}
 rules:
   - name: allowed

@@ -89,7 +89,8 @@ def test_100_mib_of_tls_both_ways_at_once(
 ) -> None:
     port = tls_echo.port
     gateway = start(
-        f"resolver: {{ hosts: {{ allowed.example: 127.0.0.1 }} }}\nrules: [{{ name: a, to: ['allowed.example:{port}'] }}]",
+        f"resolver: {{ hosts: {{ allowed.example: 127.0.0.1 }} }}\n"
+        f"rules: [{{ name: a, to: ['allowed.example:{port}'] }}]",
         port=port,
     )
     with connect(gateway, listener) as plain:

@@ -22,7 +22,7 @@ class _Full(asyncio.Protocol):
         transport.close()
 
 
-def door(server: web.Server[web.Request]) -> asyncio.BaseProtocol:
+def door(server: web.Server) -> asyncio.BaseProtocol:
     """The protocol for one more connection of `server`."""
     return _Full() if len(server.connections) >= MAX_CONNECTIONS else server()
 

@@ -54,7 +54,7 @@ class Admin:
         self._servers: list[asyncio.Server] = []
 
     async def serve(self, sock: socket.socket, *, control: bool) -> None:
-        """`control`: also what changes or reveals more than metrics. For the unix socket, which only its owner opens."""
+        """`control`: also what changes or reveals more than metrics. For the owner's unix socket only."""
         app = web.Application(middlewares=[] if control else [guard.over_tcp], client_max_size=guard.MAX_BODY)
         app.router.add_get("/", self._index)
         app.router.add_get("/metrics", self._metrics)

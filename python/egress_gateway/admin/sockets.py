@@ -89,17 +89,17 @@ def bind_unix(path: str) -> socket.socket:
     return sock
 
 
-def remove_unix(path: str, sock: socket.socket) -> None:
-    """Removes the socket's file if it is still this socket's: a later gateway may have taken the path."""
+def identity(path: str) -> tuple[int, int]:
+    """Device and inode of the socket's file: what tells it from one that a later gateway puts in its place."""
+    info = os.lstat(path)
+    return info.st_dev, info.st_ino
+
+
+def remove_unix(path: str, own: tuple[int, int]) -> None:
+    """Removes the socket's file if it is still the one that `identity` named."""
     with contextlib.suppress(OSError):
-        if sock.getsockname() in (path, f"{path}.new") and _refuses(path, listening=sock):
+        if identity(path) == own:
             os.unlink(path)
-
-
-def _refuses(path: str, listening: socket.socket) -> bool:
-    """Closes `listening` and says whether nobody answers at `path` then."""
-    listening.close()
-    return not _answers(path)
 
 
 def _check_directory(path: str) -> None:
@@ -109,7 +109,8 @@ def _check_directory(path: str) -> None:
         info = os.stat(directory)
     except OSError as error:
         raise SocketError(
-            f"control socket {path}: {directory}: {error.strerror}", "make the directory, or give another with --control"
+            f"control socket {path}: {directory}: {error.strerror}",
+            "make the directory, or give another with --control",
         ) from error
     writable_by_others = info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     # In a sticky directory (/tmp) others may add names but neither remove nor rename ours.

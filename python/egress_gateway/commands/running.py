@@ -66,7 +66,9 @@ def _status_lines(told: dict[str, Any]) -> list[str]:
     ]
     records, control = told["records"], told["control"]
     out.append(f"  records    {records['dropped']:,} dropped, {records['waiting']:,} waiting")
-    out.append(f"  control    pid {control['pid']}, up {age(control['uptime_seconds'])}, {control['restarts']} restarts")
+    out.append(
+        f"  control    pid {control['pid']}, up {age(control['uptime_seconds'])}, {control['restarts']} restarts"
+    )
     if told["admin"]:
         out.append(f"  admin      http://{told['admin']}")
     if last := told["last_reload"]:
