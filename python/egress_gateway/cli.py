@@ -26,10 +26,10 @@ COMMANDS: tuple[tuple[str, str, str, str, Add, Run], ...] = (
     ("run", run.HELP, run.DESCRIPTION, run.EPILOG, run.add, run.run),
     ("check", check.HELP, check.DESCRIPTION, check.EPILOG, check.add, check.run),
     ("why", why.HELP, why.DESCRIPTION, why.EPILOG, why.add, why.run),
-    ("status", running.STATUS_HELP, running.STATUS, running.EPILOG, running.add, running.status),
-    ("reload", running.RELOAD_HELP, running.RELOAD, running.EPILOG, running.add, running.reload),
-    ("flows", running.FLOWS_HELP, running.FLOWS, running.EPILOG, running.add_flows, running.flows),
-    ("metrics", running.METRICS_HELP, running.METRICS, running.EPILOG, running.add, running.metrics),
+    ("status", running.STATUS_HELP, running.STATUS, running.STATUS_EPILOG, running.add, running.status),
+    ("reload", running.RELOAD_HELP, running.RELOAD, running.RELOAD_EPILOG, running.add, running.reload),
+    ("flows", running.FLOWS_HELP, running.FLOWS, running.FLOWS_EPILOG, running.add_flows, running.flows),
+    ("metrics", running.METRICS_HELP, running.METRICS, running.METRICS_EPILOG, running.add_metrics, running.metrics),
 )
 
 

@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from egress_gateway.admin import guard
+from egress_gateway.channel import ChannelClosedError
 from egress_gateway.outcome import Outcome
 
 #: Seconds that an idle kept-alive connection is held.
@@ -117,6 +118,9 @@ async def _answer(ask: Callable[[], Awaitable[Any]]) -> web.Response:
     except TimeoutError as error:
         logging.getLogger(__name__).warning("%s", error)
         return _json({"error": str(error)}, 504)
+    except ChannelClosedError as error:
+        # The data plane ended while it was asked; this process is about to.
+        return _json({"error": str(error)}, 503)
 
 
 def _json(value: Any, status: int) -> web.Response:

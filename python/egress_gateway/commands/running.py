@@ -21,11 +21,34 @@ FLOWS_HELP = "list live connections"
 FLOWS = """List the connections that are open now, newest first, straight from the table that the data plane keeps."""
 METRICS_HELP = "print the metrics"
 METRICS = """Print what /metrics answers, over the control socket."""
-EPILOG = """exit codes: 0 done, 1 refused or not well (reload: nothing changed), 2 no gateway answers"""
+_CODES = "exit codes: 0 done, 1 refused or not well (reload: nothing changed), 2 no gateway answers"
+STATUS_EPILOG = f"""examples:
+  egress status
+  egress status --json | jq .generation
+
+{_CODES}"""
+RELOAD_EPILOG = f"""examples:
+  egress reload && echo in force
+  egress reload --json                       for machines: the outcome, with every error
+
+{_CODES}"""
+FLOWS_EPILOG = f"""examples:
+  egress flows
+  egress flows --source 10.1.0.0/16 --name amazonaws.com
+
+{_CODES}"""
+METRICS_EPILOG = f"""examples:
+  egress metrics | grep egress_config
+
+{_CODES}"""
+
+
+def add_metrics(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--control", metavar="PATH", help="control socket of the gateway")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--control", metavar="PATH", help="control socket of the gateway")
+    add_metrics(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -108,8 +131,11 @@ def flows(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"egress flows: {error}", file=sys.stderr)
         return 2
+    if arguments.limit < 1:
+        print(f"egress flows: --limit {arguments.limit} is not a number from 1", file=sys.stderr)
+        return 2
     # The filter is applied here, so all flows are asked for when there is one.
-    ask_for = 100_000 if network or arguments.name else max(1, min(arguments.limit, 100_000))
+    ask_for = 100_000 if network or arguments.name else min(arguments.limit, 100_000)
     code, rows = client.ask_json(_socket(arguments), "GET", f"/flows?limit={ask_for}")
     if code != 200:
         print(rows.get("error", "not well"), file=sys.stderr)
