@@ -47,6 +47,14 @@ const HOPELESS: u32 = 5;
 struct WorkerHandle {
     mailbox: Mailbox,
     thread: Option<JoinHandle<()>>,
+    /// Hung up when the worker's thread ends, however it ends: one for each, as a shared one hangs up with the last.
+    ended: UnixStream,
+}
+
+impl WorkerHandle {
+    fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
 }
 
 /// Everything that exists once the first policy is in force.
@@ -57,8 +65,6 @@ struct Running {
     resolver: Handle,
     resolver_thread: JoinHandle<()>,
     listeners: Vec<ListenerStatus>,
-    /// Written to by every worker that ends.
-    ended: UnixStream,
 }
 
 struct Gateway {
@@ -165,9 +171,13 @@ impl Gateway {
                 if let Some(channel) = &self.control.channel {
                     fds.push(PollFd::new(channel, PollFlags::IN));
                 }
-                if let Some(running) = &self.running {
-                    fds.push(PollFd::new(&running.ended, PollFlags::IN));
-                }
+                // A thread that is over has been seen; its hang-up would only keep the loop awake.
+                let alive = self.running.iter().flat_map(|running| &running.workers);
+                fds.extend(
+                    alive
+                        .filter(|worker| !worker.is_finished())
+                        .map(|worker| PollFd::new(&worker.ended, PollFlags::IN)),
+                );
                 match poll(&mut fds, timeout.as_ref()) {
                     Ok(_) | Err(rustix::io::Errno::INTR) => {}
                     Err(error) => return Err(error.into()),
@@ -497,8 +507,6 @@ impl Gateway {
         let (resolver, resolver_thread) =
             resolver::start(settings.resolver.clone(), replies, self.segment.resolver())
                 .map_err(|error| failed("resolver", error))?;
-        let (ended, worker_ended) =
-            UnixStream::pair().map_err(|error| failed("socket pair", error))?;
         let own: Arc<[SocketAddr]> = bound.iter().map(|(_, listening)| listening.address).collect();
         let listeners: Vec<ListenerStatus> = bound
             .iter()
@@ -530,18 +538,19 @@ impl Gateway {
                 low_latency: settings.low_latency,
                 id_prefix: self.id_salt << 8 | index as u64 & 0xff,
             };
-            let telling = worker_ended.try_clone().map_err(|error| failed("socket pair", error))?;
+            let (ended, telling) =
+                UnixStream::pair().map_err(|error| failed("socket pair", error))?;
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || {
+                    // Closing it tells the gateway, after a panic too.
+                    let _telling = telling;
                     if let Err(error) = worker::run(parts) {
                         log::error(&format!("worker {index} failed: {error}"));
                     }
-                    // Closing it tells the gateway.
-                    drop(telling);
                 })
                 .map_err(|error| failed("thread", error))?;
-            workers.push(WorkerHandle { mailbox, thread: Some(thread) });
+            workers.push(WorkerHandle { mailbox, thread: Some(thread), ended });
         }
         for listener in &listeners {
             log::info(&format!(
@@ -550,22 +559,22 @@ impl Gateway {
             ));
         }
         let memo = serde_json::Value::Null;
-        Ok(Running { installed, memo, workers, resolver, resolver_thread, listeners, ended })
+        Ok(Running { installed, memo, workers, resolver, resolver_thread, listeners })
     }
 
     /// Whether the end has come: all workers have drained, or one of them failed.
     fn workers_are_done(&mut self) -> bool {
         let Some(running) = &self.running else { return self.drain_until.is_some() };
-        let finished =
-            |worker: &WorkerHandle| worker.thread.as_ref().is_none_or(JoinHandle::is_finished);
-        if self.drain_until.is_none() && running.workers.iter().any(finished) {
+        if self.drain_until.is_none() && running.workers.iter().any(WorkerHandle::is_finished) {
             // Half a gateway would lose the connections of the failed half: let the pod be started anew.
             log::error("a worker ended by itself; the gateway stops");
             self.exit = EXIT_SOFTWARE;
             self.drain_until = Some(Instant::now());
             self.post_all(|| Mail::Stop);
         }
-        self.running.as_ref().is_none_or(|running| running.workers.iter().all(finished))
+        self.running
+            .as_ref()
+            .is_none_or(|running| running.workers.iter().all(WorkerHandle::is_finished))
     }
 
     fn finish(&mut self) {
