@@ -210,12 +210,14 @@ impl Shared {
         epoch: u64,
     ) -> Answer {
         let now = Instant::now();
+        let current = epoch == self.epoch;
         let s = &self.settings;
         let (answer, stale_until) = match outcome {
             Ok((ips, valid_until)) => {
                 self.counters.add(Count::Answered, 1);
                 let ttl = valid_until.saturating_duration_since(now).clamp(s.min_ttl, s.max_ttl);
-                let until = now + ttl;
+                // To an older question: a worker is not to keep it either.
+                let until = if current { now + ttl } else { now };
                 (Ok(Addresses { ips, until, stale: false }), until + s.stale)
             }
             Err(End::ResolveNoName) => {
@@ -240,7 +242,7 @@ impl Shared {
                 }
             }
         };
-        if epoch == self.epoch {
+        if current {
             self.make_room(now);
             self.cache.insert(
                 name.clone(),
