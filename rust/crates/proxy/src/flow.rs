@@ -108,6 +108,8 @@ pub(crate) struct Flow {
     pub held: Option<Held>,
     /// Bytes up and down of a relay that has ended in a refusal.
     pub carried: (u64, u64),
+    /// The policy that `rule` is of, where it is no longer the one in force.
+    pub judge: Option<Rc<InForce>>,
     pub work: Work,
     /// The slot in the live table; `None` for a connection that found no room.
     pub slot: Option<u32>,
@@ -133,7 +135,7 @@ impl Flow {
     /// Shows the flow's present state in the live table.
     pub(crate) fn publish(&self) {
         let Some(slot) = self.slot else { return };
-        let policy = self.recorder.policy.borrow();
+        let policy = self.judge();
         let name = self.name();
         self.recorder.live.write(
             slot as usize,
@@ -180,8 +182,13 @@ impl Flow {
         }
     }
 
+    /// The policy that `rule` is of.
+    fn judge(&self) -> Rc<InForce> {
+        self.judge.as_ref().map_or_else(|| Rc::clone(&self.recorder.policy.borrow()), Rc::clone)
+    }
+
     fn record(&self) {
-        let policy = self.recorder.policy.borrow();
+        let policy = self.judge();
         let rule = policy.snapshot.rule(RuleId(self.rule));
         let listener = policy.snapshot.settings().listeners.get(usize::from(self.listener));
         let (bytes_up, bytes_down) = self.moved();

@@ -29,6 +29,8 @@ const EVENTS: usize = 1024;
 const ACCEPT_BATCH: usize = 64;
 /// How long `low_latency` polls without blocking before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
+/// How soon a listener is tried again after an accept that failed for want of memory or descriptors.
+const STARVED_RETRY: Duration = Duration::from_millis(100);
 /// Tokens of the worker itself: no flow has this generation.
 const OWN_GENERATION: u32 = u32::MAX;
 const WAKER: Token = FlowToken { slot: (1 << 29) - 1, generation: OWN_GENERATION }.token();
@@ -124,6 +126,8 @@ struct Listening {
     fd: OwnedFd,
     /// More may wait in the queue than the last batch took.
     ready: bool,
+    /// An accept failed for want of a resource: the queue raises no edge for what already waits in it.
+    starved: bool,
 }
 
 struct Worker {
@@ -211,7 +215,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     for (accept, fd) in listeners {
         let token = FlowToken { slot: worker.listeners.len(), generation: OWN_GENERATION }.token();
         worker.context.watch(fd.as_raw_fd(), token)?;
-        worker.listeners.push(Listening { accept, fd, ready: true });
+        worker.listeners.push(Listening { accept, fd, ready: true, starved: false });
     }
     let mut events = Events::with_capacity(EVENTS);
     let mut due = Vec::new();
@@ -248,7 +252,9 @@ impl Worker {
         let timeout = if busy {
             Some(Duration::ZERO)
         } else {
-            self.context.wheel.wait_ms(self.context.now_ms).map(Duration::from_millis)
+            let timer = self.context.wheel.wait_ms(self.context.now_ms).map(Duration::from_millis);
+            let starved = self.listeners.iter().any(|listening| listening.starved);
+            timer.into_iter().chain(starved.then_some(STARVED_RETRY)).min()
         };
         if low_latency && !busy && self.open > 0 {
             let until = Instant::now() + SPIN;
@@ -270,12 +276,13 @@ impl Worker {
     fn turn(&mut self, events: &Events, due: &mut Vec<usize>) {
         self.tick();
         self.context.count(WorkerCounter::Turns);
+        let mut mail = false;
         for event in events {
             let (token, side) = FlowToken::read(event.token());
             if token.generation == OWN_GENERATION {
                 match self.listeners.get_mut(token.slot) {
                     Some(listening) => listening.ready = true,
-                    None => self.read_mail(),
+                    None => mail = true,
                 }
                 continue;
             }
@@ -295,6 +302,10 @@ impl Worker {
                 context.on_edge(token, flow, side, edge)
             });
         }
+        // After the events: a new policy may dial anew, and an event fetched before it would be taken for the new socket's.
+        if mail {
+            self.read_mail();
+        }
         for _ in 0..self.again.len() {
             let Some(token) = self.again.pop_front() else { break };
             self.slots[token.slot].queued = false;
@@ -307,7 +318,8 @@ impl Worker {
             self.with(token, |context, flow| context.on_timer(token, flow));
         }
         for index in 0..self.listeners.len() {
-            if self.listeners[index].ready {
+            let starved = std::mem::take(&mut self.listeners[index].starved);
+            if self.listeners[index].ready || starved {
                 self.accept_batch(index);
             }
         }
@@ -385,6 +397,7 @@ impl Worker {
                     _ => {
                         self.context.count(WorkerCounter::AcceptErrors);
                         self.listeners[index].ready = false;
+                        self.listeners[index].starved = true;
                         return;
                     }
                 },
@@ -399,10 +412,12 @@ impl Worker {
         drop(self.spare.take());
         let accepted = egress_sys::accept(self.listeners[index].fd.as_fd());
         let shed = accepted.is_ok();
-        if let Ok((fd, source)) = accepted {
-            self.turn_away(index, fd, source);
-        } else {
-            self.listeners[index].ready = false;
+        match accepted {
+            Ok((fd, source)) => self.turn_away(index, fd, source),
+            Err(error) => {
+                self.listeners[index].ready = false;
+                self.listeners[index].starved = Errno::from_io_error(&error) != Some(Errno::AGAIN);
+            }
         }
         self.spare = spare();
         shed
@@ -440,6 +455,7 @@ impl Worker {
             other: None,
             held: None,
             carried: (0, 0),
+            judge: None,
             work: Work::Hear(None),
             slot,
             recorder: Rc::clone(&self.context.recorder),
@@ -510,6 +526,7 @@ impl Worker {
                     self.with(token, |context, flow| context.resolved(token, flow, &name, &answer));
                 }
                 Ok(Mail::Install { policy, forget_names, done }) => {
+                    self.keep_judges();
                     if forget_names {
                         self.context.names.clear();
                     }
@@ -542,6 +559,16 @@ impl Worker {
                     self.stopping = true;
                     return;
                 }
+            }
+        }
+    }
+
+    /// A refused flow is not judged again: its rule stays one of the policy that is being replaced.
+    fn keep_judges(&mut self) {
+        let policy = self.context.policy();
+        for flow in self.slots.iter_mut().filter_map(|slot| slot.flow.as_mut()) {
+            if matches!(flow.work, Work::Refuse(_)) && flow.judge.is_none() {
+                flow.judge = Some(Rc::clone(&policy));
             }
         }
     }
