@@ -73,6 +73,18 @@ impl Context {
         relay.active_ms + if relay.kept { idle } else { idle.min(KEEPALIVE_CHECK_MS) }
     }
 
+    /// A flow that was closing is allowed again.
+    pub(crate) fn resume(&mut self, token: FlowToken, flow: &mut Flow) {
+        let Work::Relay(relay) = &flow.work else { return };
+        let hearing = relay.gate.as_ref().map(|gate| !gate.bytes.rest().is_empty());
+        flow.stage = if hearing.is_some() { Stage::Tunnel } else { Stage::Relaying };
+        let deadline = match hearing {
+            Some(true) => self.first_bytes_deadline_ms(),
+            _ => self.idle_check_ms(flow),
+        };
+        self.wake_at(token, deadline);
+    }
+
     /// Moves what can be moved, both ways.
     pub(crate) fn carry(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
         if let Some(step) = self.open_gate(token, flow) {
@@ -131,7 +143,8 @@ impl Context {
                 Ok(read) => {
                     let first = bytes.is_empty();
                     gate.bytes.push(&self.lender.scratch[..read]);
-                    if first {
+                    // A flow that is closing keeps the deadline of its grace.
+                    if first && flow.stage != Stage::Closing {
                         let deadline = self.first_bytes_deadline_ms();
                         self.wake_at(token, deadline);
                     }

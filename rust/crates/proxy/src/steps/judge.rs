@@ -130,8 +130,7 @@ impl Context {
             let limited = decision.terms.and_then(|terms| policy.limits.of_rule(terms.0));
             flow.held = limited.map(|(_, limit)| limit.keep());
             if was_closing {
-                flow.stage = Stage::Relaying;
-                self.wake_at(token, self.now_ms);
+                self.resume(token, flow);
             }
             flow.publish();
             return self.reach_again(token, flow);

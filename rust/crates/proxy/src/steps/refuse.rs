@@ -13,6 +13,14 @@ const LINGER_MS: u64 = 1000;
 /// Bytes that a refused client may still send while it is waited for.
 const LINGER_BYTES: usize = 256 * 1024;
 
+/// Whether the client has had its 200 and speaks TLS by now, whatever else the flow's stage says (it may be closing). A
+/// hello that came along with the CONNECT is judged before the 200 is sent, and its client still awaits HTTP: into the
+/// empty buffer of a new socket, the 200 goes whole or not at all.
+fn in_tunnel(flow: &Flow) -> bool {
+    flow.accept == Accept::Connect
+        && matches!(&flow.work, Work::Relay(relay) if relay.down.own == 0)
+}
+
 impl Context {
     /// Ends an allowed flow whose destination cannot be had.
     pub(crate) fn fail(&mut self, token: FlowToken, flow: &mut Flow, end: End) -> Step {
@@ -32,11 +40,7 @@ impl Context {
         if end == End::Refused {
             flow.verdict = Verdict::Deny;
         }
-        // A hello that came along with the CONNECT is judged before the 200 is sent, and the client still awaits HTTP.
-        // Into the empty buffer of a new socket, the 200 goes whole or not at all.
-        if matches!(&flow.work, Work::Relay(relay) if relay.down.own > 0) {
-            flow.stage = Stage::Connecting;
-        }
+        let tunnel = in_tunnel(flow);
         let answer = self.answer(flow);
         let relayed = match std::mem::replace(&mut flow.work, Work::Moving) {
             Work::Relay(mut relay) => {
@@ -52,7 +56,7 @@ impl Context {
             _ => false,
         };
         // An alert in the middle of the upstream's own bytes would only be read as garbage.
-        if answer.is_empty() || (relayed && flow.stage != Stage::Tunnel) {
+        if answer.is_empty() || (relayed && !tunnel) {
             egress_sys::abort_on_close(flow.client.fd());
             return Step::End(end);
         }
@@ -97,11 +101,7 @@ impl Context {
             detail,
         };
         // Inside a tunnel the client speaks TLS by now.
-        if flow.accept == Accept::Connect && flow.stage == Stage::Tunnel {
-            refusal.alert()
-        } else {
-            refusal.answer(flow.accept)
-        }
+        if in_tunnel(flow) { refusal.alert() } else { refusal.answer(flow.accept) }
     }
 
     /// Sends the refusal, then waits for the client to close.
