@@ -79,7 +79,9 @@ def egress(folder: Path, backend: int, cpu: int) -> Iterator[tuple[int, int]]:
     """Records, metrics and screening on, and a policy of 10,000 rules. Gives port and process id."""
     port = free_port()
     rules = [f"  - {{ name: bench-{i}, to: ['{name}:{backend}'] }}" for i, name in enumerate(NAMES)]
-    rules += [f"  - {{ name: other-{i}, to: ['api{i}.example.com', '*.svc{i}.example.org'] }}" for i in range(OTHER_RULES)]
+    rules += [
+        f"  - {{ name: other-{i}, to: ['api{i}.example.com', '*.svc{i}.example.org'] }}" for i in range(OTHER_RULES)
+    ]
     hosts = "".join(f"    {name}: 127.0.0.1\n" for name in NAMES)
     policy = folder / "policy.yaml"
     policy.write_text(

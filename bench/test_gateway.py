@@ -73,6 +73,8 @@ def line(name: str, shape: str, runs: list[dict[str, float]]) -> str:
         return f"{name:8} {rate}  {cpu}"
     rate = f"{median(lambda run: run['done'] / run['seconds']):10,.0f} /s"
     cpu = f"{median(lambda run: run['cpu'] / max(run['done'], 1) * 1e6):7.1f} µs CPU each"
-    latency = f"p50 {median(lambda run: run['p50_us'] or 0):6,.0f} µs  p99 {median(lambda run: run['p99_us'] or 0):6,.0f} µs"
+    latency = (
+        f"p50 {median(lambda run: run['p50_us'] or 0):6,.0f} µs  p99 {median(lambda run: run['p99_us'] or 0):6,.0f} µs"
+    )
     failed = sum(run["failed"] for run in runs)
     return f"{name:8} {rate}  {cpu}  {latency}" + (f"  FAILED {failed:.0f}" if failed else "")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from egress_gateway.check import check
 
 from egress_core._dataplane import Policy
-from egress_gateway.check import check
 
 ROOT = Path(__file__).resolve().parents[1]
 

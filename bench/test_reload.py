@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.e2e.gateway import Gateway, running  # noqa: E402
+from tests.e2e.gateway import Gateway, running
 
 
 def rules(count: int, allow: bool) -> str:

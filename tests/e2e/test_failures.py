@@ -87,7 +87,9 @@ def test_a_client_that_leaves_while_we_dial_is_recorded(start: Start) -> None:
         gateway = start(f"timeouts: {{ connect: 20s }}\nrules: [{{ name: r, to: ['127.0.0.1:{port}'] }}]")
         client = socket.create_connection(gateway.address("proxy"))
         client.sendall(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (port, port))
-        wait_for("the flow to be dialling", lambda: b'"connecting"' in gateway.egress("flows", "--json").stdout.encode())
+        wait_for(
+            "the flow to be dialling", lambda: b'"connecting"' in gateway.egress("flows", "--json").stdout.encode()
+        )
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.close()
         assert gateway.record(rule="r")["end"] == "client_gone"
@@ -124,9 +126,7 @@ def test_more_flows_than_the_bound_are_turned_away(start: Start, serve: Serve) -
         f"max_flows: 5\nworkers: 1\nrules: [{{ name: r, to: ['127.0.0.1:{upstream.port}'] }}]"
     )
     with contextlib.ExitStack() as stack:
-        clients = [
-            stack.enter_context(socket.create_connection(gateway.address("tcp"), timeout=10)) for _ in range(6)
-        ]
+        clients = [stack.enter_context(socket.create_connection(gateway.address("tcp"), timeout=10)) for _ in range(6)]
         for client in clients[:5]:
             client.sendall(b"x")
             assert client.recv(1) == b"x"
@@ -137,9 +137,7 @@ def test_more_flows_than_the_bound_are_turned_away(start: Start, serve: Serve) -
 
 def test_a_rules_connections_are_bounded_over_all_workers(start: Start, serve: Serve) -> None:
     upstream = serve(echo)
-    gateway = start(
-        f"workers: 2\nrules: [{{ name: r, to: ['127.0.0.1:{upstream.port}'], connections: {{ max: 3 }} }}]"
-    )
+    gateway = start(f"workers: 2\nrules: [{{ name: r, to: ['127.0.0.1:{upstream.port}'], connections: {{ max: 3 }} }}]")
     held = []
     try:
         for _ in range(3):

@@ -42,19 +42,19 @@ def test_a_tls_listener_refuses_another_name_with_an_alert(
 ) -> None:
     gateway = start(policy_for(tls_page.port), port=tls_page.port)
     with socket.create_connection(gateway.address("tls"), timeout=10) as plain:
-        with pytest.raises(ssl.SSLError, match="(?i)access.denied"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)access.denied"):
             certificates.client.wrap_socket(plain, server_hostname="denied.example")
     record = gateway.record(name="denied.example")
     assert (record["verdict"], record["reason"], record["end"]) == ("deny", "default_deny", "refused")
     assert tls_page.accepted == 0
 
 
-def test_a_connect_listener_tunnels_an_allowed_name(
-    start: Start, tls_page: Server, certificates: Certificates
-) -> None:
+def test_a_connect_listener_tunnels_an_allowed_name(start: Start, tls_page: Server, certificates: Certificates) -> None:
     gateway = start(policy_for(tls_page.port))
     with socket.create_connection(gateway.address("proxy"), timeout=10) as plain:
-        plain.sendall(b"CONNECT allowed.example:%d HTTP/1.1\r\nHost: allowed.example:%d\r\n\r\n" % ((tls_page.port,) * 2))
+        plain.sendall(
+            b"CONNECT allowed.example:%d HTTP/1.1\r\nHost: allowed.example:%d\r\n\r\n" % ((tls_page.port,) * 2)
+        )
         answer = plain.recv(4096)
         assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\r\n\r\n")
         with certificates.client.wrap_socket(plain, server_hostname="allowed.example") as tls:

@@ -48,10 +48,27 @@ UNSAFE = ("rust/crates/sys/src/shm.rs",)
 def packages() -> list[dict[str, Any]]:
     """What the shipped extension is built from, without dev-dependencies, for Linux."""
     command = ["cargo", "tree", "--manifest-path", str(ROOT / "rust/Cargo.toml"), "--locked", "-p", "egress-dataplane"]
-    command += ["--edges", "normal,build", "--prefix", "none", "--format", "{p}", "--target", "x86_64-unknown-linux-gnu"]
+    command += [
+        "--edges",
+        "normal,build",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+        "--target",
+        "x86_64-unknown-linux-gnu",
+    ]
     tree = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     wanted = {tuple(line.split()[:2]) for line in tree.splitlines() if line.strip()}
-    command = ["cargo", "metadata", "--manifest-path", str(ROOT / "rust/Cargo.toml"), "--locked", "--format-version", "1"]
+    command = [
+        "cargo",
+        "metadata",
+        "--manifest-path",
+        str(ROOT / "rust/Cargo.toml"),
+        "--locked",
+        "--format-version",
+        "1",
+    ]
     everything = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["packages"]
     return [one for one in everything if (one["name"], "v" + one["version"]) in wanted]
 
