@@ -251,3 +251,40 @@ def test_an_idle_flow_ends_and_an_active_one_does_not(start: Start, serve: Serve
         assert active.recv(1) == b""
     gateway.record(end="idle_timeout")
     gateway.record(end="closed")
+
+
+def test_a_reset_is_noticed_while_the_upstream_does_not_read(start: Start, serve: Serve) -> None:
+    release = threading.Event()
+    upstream = serve(lambda _connection: release.wait(30))
+    gateway = start(tcp_policy(upstream.port))
+    client = connect(gateway)
+    client.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            client.send(b"x" * MIB)
+    time.sleep(0.3)
+    reset(client)
+    assert gateway.record(rule="local")["end"] == "client_reset"
+    release.set()
+
+
+@pytest.mark.parametrize("size", [1000, 8 * MIB])
+def test_urgent_data_holds_nothing_back(start: Start, serve: Serve, size: int) -> None:
+    """What stands behind the urgent mark arrives (RFC 6093: nobody should send it; some do)."""
+    got = bytearray()
+    done = threading.Event()
+
+    def take(connection: socket.socket) -> None:
+        while data := connection.recv(MIB):
+            got.extend(data)
+        done.set()
+
+    upstream = serve(take)
+    gateway = start(tcp_policy(upstream.port))
+    with connect(gateway) as client:
+        client.sendall(b"a" * size)
+        client.send(b"!", socket.MSG_OOB)
+        client.sendall(b"b" * size)
+        client.shutdown(socket.SHUT_WR)
+        assert done.wait(15), f"{len(got)} bytes arrived"
+    assert (got.count(b"a"), got.count(b"b")) == (size, size)

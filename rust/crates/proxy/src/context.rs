@@ -97,7 +97,11 @@ impl Context {
 
     /// Registers a socket for all edges; it is never changed afterwards, and closing removes it.
     pub(crate) fn watch(&self, fd: RawFd, token: Token) -> std::io::Result<()> {
-        self.registry.register(&mut SourceFd(&fd), token, Interest::READABLE | Interest::WRITABLE)
+        self.registry.register(
+            &mut SourceFd(&fd),
+            token,
+            Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY,
+        )
     }
 
     /// Sets the flow's one timer.

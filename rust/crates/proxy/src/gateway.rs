@@ -41,6 +41,10 @@ const MIN_WORKER_AREAS: usize = 8;
 const RESERVED_DESCRIPTORS: u64 = 512;
 /// How long the workers may take to put a new policy in force, or to stop accepting, before that is reported without them.
 const WORKER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long until a control process that could not be started is tried again.
+const CONTROL_RETRY: Duration = Duration::from_secs(1);
+/// Messages read before signals and timers get their turn: a control process gone wrong cannot drown them.
+const MESSAGES_PER_TURN: usize = 64;
 /// A control plane that dies this often in a row before the first policy has a fault that a restart will not mend.
 const HOPELESS: u32 = 5;
 
@@ -268,7 +272,14 @@ impl Gateway {
             self.plan_expiry();
         }
         if self.drain_until.is_none() && self.control.start_at.is_some_and(|at| at <= now) {
-            self.start_control()?;
+            if let Err(error) = self.start_control() {
+                // No descriptor or no process to be had: traffic goes on, and the next try may find one.
+                if self.running.is_none() {
+                    return Err(error);
+                }
+                log::error(&format!("the control plane does not start: {error}"));
+                self.control.start_at = Some(now + CONTROL_RETRY);
+            }
         }
         Ok(())
     }
@@ -302,13 +313,15 @@ impl Gateway {
     }
 
     fn read_channel(&mut self) {
-        while let Some(channel) = &self.control.channel {
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(channel) = &self.control.channel else { return };
             match channel.receive() {
                 Ok(Arrived::Empty) => return,
                 Ok(Arrived::Message(bytes, descriptors)) => self.on_message(&bytes, descriptors),
                 Ok(Arrived::Closed) => return self.control_died(),
                 Err(error) => {
-                    log::error(&format!("the control plane sent something unreadable: {error}"))
+                    log::error(&format!("the control plane sent something unreadable: {error}"));
+                    return self.control_died();
                 }
             }
         }

@@ -1,11 +1,18 @@
 //! Memory that flows borrow only while bytes are pending: buffers and pipes, both bounded.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use egress_sys::Pipe;
 
 /// Buffers kept for the next flow; beyond it they are freed.
 const KEEP_BUFFERS: usize = 512;
 /// A buffer that has grown beyond this many bytes is freed, so that one large burst is not held for ever.
 const KEEP_BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes in the buffers of one worker from which on they are scarce.
+const MAX_HELD_BYTES: usize = 64 << 20;
+/// What one flow may hold even then: any usual first flight, and a read worth making.
+pub(crate) const FAIR_BYTES: usize = 16 * 1024;
 /// Pipes of one worker. A plain user's quota is about 64 pipes of 1 MiB (pipe(7)); beyond it the kernel gives tiny ones.
 const MAX_PIPES: usize = 48;
 /// A pipe below this many bytes is slower than a copy through the shared buffer.
@@ -16,6 +23,14 @@ const USEFUL_PIPE_BYTES: usize = 128 * 1024;
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
     start: usize,
+    /// Bytes in all buffers of the worker; this one's are among them.
+    meter: Rc<Cell<usize>>,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.meter.set(self.meter.get().saturating_sub(self.bytes.len()));
+    }
 }
 
 impl Buffer {
@@ -29,27 +44,43 @@ impl Buffer {
 
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
+        self.meter.set(self.meter.get() + bytes.len());
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
     }
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
-    free: Vec<Buffer>,
+    free: Vec<Vec<u8>>,
+    meter: Rc<Cell<usize>>,
 }
 
 impl Buffers {
     pub(crate) fn holding(&mut self, bytes: &[u8]) -> Buffer {
-        let mut buffer = self.free.pop().unwrap_or_default();
+        let mut buffer = Buffer {
+            bytes: self.free.pop().unwrap_or_default(),
+            start: 0,
+            meter: Rc::clone(&self.meter),
+        };
         buffer.push(bytes);
         buffer
     }
 
     pub(crate) fn give_back(&mut self, mut buffer: Buffer) {
         if self.free.len() < KEEP_BUFFERS && buffer.bytes.capacity() <= KEEP_BUFFER_BYTES {
-            buffer.bytes.clear();
-            buffer.start = 0;
-            self.free.push(buffer);
+            self.meter.set(self.meter.get().saturating_sub(buffer.bytes.len()));
+            let mut bytes = std::mem::take(&mut buffer.bytes);
+            bytes.clear();
+            self.free.push(bytes);
         }
+    }
+
+    /// Whether flows hold so much that none may take more than `FAIR_BYTES`.
+    pub(crate) fn scarce(&self) -> bool {
+        self.meter.get() > MAX_HELD_BYTES
     }
 }
 
@@ -94,5 +125,30 @@ impl Pipes {
         } else {
             self.allowance += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_flows_hold_is_metered_until_they_let_go() {
+        let mut buffers = Buffers::default();
+        let large = buffers.holding(&vec![0; MAX_HELD_BYTES]);
+        assert!(!buffers.scarce());
+        let mut small = buffers.holding(b"1");
+        assert!(buffers.scarce());
+        buffers.give_back(large);
+        assert!(!buffers.scarce());
+        small.push(&vec![0; MAX_HELD_BYTES]);
+        assert!(buffers.scarce());
+        drop(small);
+        assert!(!buffers.scarce());
+        assert_eq!(
+            buffers.holding(b"again").rest(),
+            b"again",
+            "a buffer that was used before starts empty"
+        );
     }
 }

@@ -175,7 +175,23 @@ fn ask(shared: &Rc<RefCell<Shared>>, name: Name, worker: usize, token: u64) {
     tokio::task::spawn_local(query(Rc::clone(shared), name));
 }
 
+/// Clears the list of those who wait for a query that ends without an answer (a panic under it): otherwise nobody would
+/// ever ask for the name again.
+struct Waiters {
+    shared: Rc<RefCell<Shared>>,
+    name: Name,
+}
+
+impl Drop for Waiters {
+    fn drop(&mut self) {
+        if let Ok(mut shared) = self.shared.try_borrow_mut() {
+            shared.waiting.remove(&self.name);
+        }
+    }
+}
+
 async fn query(shared: Rc<RefCell<Shared>>, name: Name) {
+    let _waiters = Waiters { shared: Rc::clone(&shared), name: name.clone() };
     let permits = Rc::clone(&shared.borrow().permits);
     let _permit = permits.acquire().await;
     let (resolver, epoch, patience) = {

@@ -292,6 +292,8 @@ impl Worker {
                 writable: event.is_writable() || broken,
                 ending: event.is_read_closed() || broken,
                 broken,
+                failed: event.is_error(),
+                urgent: event.is_priority(),
             };
             self.with(token, |context, flow| {
                 if side == CLIENT {

@@ -124,8 +124,15 @@ pub fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
 }
 
 /// Whether `ip` is an address of this machine: only such an address can be bound (bind(2), EADDRNOTAVAIL).
+///
+/// Any other failure, such as a lack of descriptors, counts as yes: who asks wants to keep away from such addresses.
 pub fn is_local_address(ip: IpAddr) -> bool {
-    std::net::UdpSocket::bind((ip, 0)).is_ok()
+    match std::net::UdpSocket::bind((ip, 0)) {
+        Ok(_) => true,
+        Err(error) => {
+            !matches!(Errno::from_io_error(&error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
+        }
+    }
 }
 
 #[cfg(test)]

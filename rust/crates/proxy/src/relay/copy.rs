@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use super::{BULK_STREAK, Direction, Fault, Lender, Peer, Step};
+use crate::pool::FAIR_BYTES;
 
 /// Bytes of the shared buffer; a large read halves the CPU per byte against 64 KiB.
 pub(crate) const SCRATCH_BYTES: usize = 256 * 1024;
@@ -20,7 +21,12 @@ impl Direction {
         if !destination.writable {
             return Ok(Step::Blocked);
         }
-        let want = if self.streak == 0 { FIRST_READ_BYTES } else { SCRATCH_BYTES };
+        let want = match self.streak {
+            // What is read may have to be held: with memory scarce, a flow takes no more than its fair share.
+            _ if lender.buffers.scarce() => FAIR_BYTES,
+            0 => FIRST_READ_BYTES,
+            _ => SCRATCH_BYTES,
+        };
         let space = &mut lender.scratch[..want];
         let read = match egress_sys::recv(source.fd(), space) {
             Ok(0) => {

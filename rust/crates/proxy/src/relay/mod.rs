@@ -28,6 +28,11 @@ pub(crate) struct Peer {
     pub writable: bool,
     /// A FIN or reset has been announced: read on to the end even after a short read.
     pub ending: bool,
+    /// A reset has come.
+    pub failed: bool,
+    /// Urgent data has come at least once: a short read no longer means an empty queue, and splice(2) would take its
+    /// mark for one.
+    pub urgent: bool,
 }
 
 /// What epoll(7) says of a socket in one event.
@@ -39,23 +44,40 @@ pub(crate) struct Edge {
     pub ending: bool,
     /// In error, or hung up both ways.
     pub broken: bool,
+    /// In error: a reset has come.
+    pub failed: bool,
+    /// Urgent data is on its way: a read stops at its mark with more behind it (tcp(7)).
+    pub urgent: bool,
 }
 
 impl Edge {
     /// A flow's turn without an event.
-    pub(crate) const NONE: Self =
-        Self { readable: false, writable: false, ending: false, broken: false };
+    pub(crate) const NONE: Self = Self {
+        readable: false,
+        writable: false,
+        ending: false,
+        broken: false,
+        failed: false,
+        urgent: false,
+    };
 }
 
 impl Peer {
     /// A socket that was just accepted: assumed ready until the kernel says otherwise.
     pub(crate) fn accepted(fd: OwnedFd) -> Self {
-        Self { fd, readable: true, writable: true, ending: false }
+        Self { fd, readable: true, writable: true, ending: false, failed: false, urgent: false }
     }
 
     /// A socket whose connection was reported by `edge`: what comes later raises an edge of its own.
     pub(crate) fn connected(fd: OwnedFd, edge: Edge) -> Self {
-        Self { fd, readable: edge.readable, writable: true, ending: edge.ending }
+        Self {
+            fd,
+            readable: edge.readable,
+            writable: true,
+            ending: edge.ending,
+            failed: false,
+            urgent: edge.urgent,
+        }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -67,12 +89,14 @@ impl Peer {
         self.readable |= edge.readable;
         self.writable |= edge.writable;
         self.ending |= edge.ending;
+        self.failed |= edge.failed;
+        self.urgent |= edge.urgent;
     }
 
     /// A read of fewer bytes than asked for has emptied the queue: what comes later raises a new edge (epoll(7)). An
     /// announced end raises none, so then the read that finds it must still be made.
     pub(crate) fn drained(&mut self) {
-        self.readable = self.ending;
+        self.readable = self.ending || self.urgent;
     }
 }
 
@@ -160,7 +184,7 @@ impl Direction {
             if moved >= TURN_BYTES {
                 return Ok(Pumped::More);
             }
-            let step = if self.splicing {
+            let step = if self.splicing && !source.urgent {
                 self.splice(source, lender)?
             } else {
                 self.copy(source, destination, lender)?

@@ -111,8 +111,11 @@ impl Context {
             relay.active_ms = self.now_ms;
             flow.publish_bytes();
         }
+        // Whatever of the client's could still be delivered has been: what waits for a slow upstream is no longer wanted.
+        let reset = flow.client.failed && !up_done;
         match (up_done, down_done) {
             (true, true) => Step::End(End::Closed),
+            _ if reset && !again => Step::End(End::ClientReset),
             (_, true) if broken => Step::End(End::UpstreamReset),
             _ if again => Step::Again,
             _ => Step::Stay,

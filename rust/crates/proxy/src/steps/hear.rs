@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Heard, Reader, Work};
+use crate::pool::FAIR_BYTES;
 
 /// What the first bytes say.
 pub(crate) enum Said {
@@ -100,7 +101,12 @@ impl Context {
                     so_far.bytes.push(&self.lender.scratch[..read]);
                     let said = so_far.reader.read(so_far.bytes.rest());
                     if let Said::More = said {
+                        let too_much =
+                            so_far.bytes.len() > FAIR_BYTES && self.lender.buffers.scarce();
                         flow.work = Work::Hear(heard);
+                        if too_much {
+                            return self.refuse(token, flow, Reason::Overloaded, End::Refused);
+                        }
                         continue;
                     }
                     flow.work = Work::Resolve(std::mem::take(&mut so_far.bytes));

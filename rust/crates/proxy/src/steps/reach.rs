@@ -129,14 +129,16 @@ impl Context {
         }
         let source = policy.snapshot.source(flow.source.ip());
         let origin = origin(flow, policy);
-        policy.snapshot.screen(
-            source,
-            decision,
-            origin,
-            address.ip(),
-            address.port(),
-            self.unix_seconds,
-        )
+        // Audit is for finding out who needs what, and nobody needs the gateway's own machine or its credentials: what
+        // no rule names stays out of reach.
+        let enforced = |screened: Screened| Screened {
+            audit: screened.audit && screened.reason != Reason::ForbiddenAddress,
+            ..screened
+        };
+        policy
+            .snapshot
+            .screen(source, decision, origin, address.ip(), address.port(), self.unix_seconds)
+            .map_err(enforced)
     }
 
     /// Screens the addresses and dials those that pass.
