@@ -75,7 +75,7 @@ class Default(Section, frozen=True):
         Action, _doc("Whether an allowed name may resolve to a private address that no rule names.")
     ] = "deny"
     no_name: Annotated[
-        Action, _doc("Whether a connection without a name (TLS without SNI) is judged by `action` or denied.")
+        Action, _doc("What becomes of TLS without a name. `allow` is not in this version: there is nowhere to go.")
     ] = "deny"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from egress_gateway.config import LATER_ACCEPTS, Admin, Config, Log
+from egress_gateway.config import LATER_ACCEPTS, Admin, Config, Default, Log
 from egress_gateway.document import Document
 from egress_gateway.errors import ConfigError, ConfigErrors, Path, quote
 from egress_gateway.files import digest_of, read_all, reason, resolve_path
@@ -114,6 +114,9 @@ class Draft:
         for name, item in merged.keyed("lists").items():
             source, path = merged.origins["lists", name]
             self._check_list(resolve_path(item.file, source.file), (source, (*path, "file")))
+        if merged.section("default", Default()).no_name == "allow":
+            message = "`no_name: allow` is not in this version: without a name a tls listener has nowhere to go"
+            self.report(merged.origins["default", "no_name"], "not_yet", message, "remove `no_name`, or write deny")
         self._admin = self._check_admin(merged.section("admin", Admin()).bind, merged)
         self._log = self._check_log(merged.section("log", Log()).decisions, merged)
 

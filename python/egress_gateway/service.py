@@ -22,7 +22,7 @@ from egress_gateway.admin.http import Admin
 from egress_gateway.channel import Channel, ChannelClosedError
 from egress_gateway.check import Checked, check
 from egress_gateway.errors import ConfigError, ConfigErrors
-from egress_gateway.messages import Draining, Event, Hello, ProtocolError, Reload, Reopen
+from egress_gateway.messages import Draining, Event, Hello, Memo, ProtocolError, Reload, Reopen
 from egress_gateway.outcome import Outcome
 from egress_gateway.reload import Reloader
 from egress_gateway.telemetry.collector import Collector
@@ -62,6 +62,7 @@ class Service:
         self._metrics: Metrics | None = None
         self._admin = Admin(self)
         self._admin_bound: str | None = None
+        self._control: tuple[str, tuple[int, int]] | None = None
         self._state = ControlState(
             version=version("egress-gateway"), profile=_dataplane.build_profile(), generation=hello.generation
         )
@@ -72,69 +73,79 @@ class Service:
 
     async def run(self) -> int:
         """Until the data plane is gone; gives the exit code."""
-        outcome = await self._reloader.request("start")
-        if not self._reloader.generation:
-            return EXIT_CONFIG if outcome.result == "refused" else EXIT_PROTOCOL
-        assert self._memo is not None
-        options = self._hello.options
-        control: tuple[str, tuple[int, int]] | None = None
+        watching: asyncio.Task[None] | None = None
         try:
-            first = self._hello.generation == 0
-            self._decisions = DecisionLog(self._reader, options.log or self._memo.log, patient=not first)
-            self._collector = Collector(self._reader, self._decisions)
-            self._metrics = Metrics(
-                self._segment, self._reader, self._live, self._decisions, _dataplane.counters(), self._state
-            )
-            control = await self._open_doors(options.control_socket, options.admin or self._memo.admin, first)
-        except OSError as error:
-            _log.error("the decision log cannot be opened: %s; change log.decisions", error)
-            return EXIT_CONFIG
-        except sockets.SocketError as error:
-            _log.error("%s; %s", error, error.fix)
-            return EXIT_CONFIG
-        self._collector.start()
-        watching = asyncio.create_task(self._watcher.run(), name="watch")
-        try:
+            if self._memo is not None:
+                # Started again under a data plane that serves: be seen first, then look what the files say by now.
+                await self._open_doors(self._memo)
+            outcome = await self._reloader.request("start")
+            if not self._reloader.generation:
+                return EXIT_CONFIG if outcome.result == "refused" else EXIT_PROTOCOL
+            watching = asyncio.create_task(self._watcher.run(), name="watch")
             await self._channel.closed.wait()
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-            self._collector.stop()
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(self._admin.stop(), 2)
-            if control is not None:
-                sockets.remove_unix(*control)
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+            await self._close_doors()
         if self._channel.error is not None:
             _log.error("%s", self._channel.error)
             return EXIT_PROTOCOL
         return 0
 
-    async def _open_doors(
-        self, control_path: str | None, admin: str | None, first: bool
-    ) -> tuple[str, tuple[int, int]] | None:
-        """Serves the control socket and the admin port. Only at the start of the gateway is it an error when the port
-        is taken: later the operator still has the control socket."""
-        control = None
-        if control_path is not None:
-            listening = sockets.bind_unix(control_path)
-            control = (control_path, sockets.identity(control_path))
-            await self._admin.serve(listening, control=True)
-        if admin is not None:
-            try:
-                sock = sockets.bind_tcp(admin)
-            except sockets.SocketError as error:
-                if first:
-                    if control is not None:
-                        sockets.remove_unix(*control)
-                    raise
-                _log.error("%s; %s", error, error.fix)
+    async def _open_doors(self, memo: Memo) -> None:
+        """Opens the decision log, the control socket and the admin port, and begins to collect. ConfigErrors when one
+        of them cannot be had at the start of the gateway; later each is left out with a line on the log, as the others
+        and the traffic matter more."""
+        options = self._hello.options
+        first = self._hello.generation == 0
+        errors = []
+
+        def failed(key: str, message: str, fix: str) -> None:
+            if first:
+                errors.append(ConfigError(file="-", code=key, message=message, fix=fix))
             else:
+                _log.error("%s; %s", message, fix)
+
+        target = options.log or memo.log
+        try:
+            self._decisions = DecisionLog(self._reader, target, patient=not first)
+        except OSError as error:
+            failed("log", f"the decision log {target} cannot be opened: {error.strerror}", "change log.decisions")
+        if (path := options.control_socket) is not None:
+            try:
+                listening = sockets.bind_unix(path)
+                self._control = (path, sockets.identity(path))
+                await self._admin.serve(listening, control=True)
+            except sockets.SocketError as error:
+                failed("control", str(error), error.fix)
+        if (address := options.admin or memo.admin) is not None:
+            try:
+                sock = sockets.bind_tcp(address)
                 host, port = sock.getsockname()[:2]
                 self._admin_bound = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
                 await self._admin.serve(sock, control=False)
-                if first:
-                    _log.info("metrics and health are at http://%s", self._admin_bound)
-        return control
+            except sockets.SocketError as error:
+                failed("admin", str(error), error.fix)
+        if errors:
+            raise ConfigErrors(errors)
+        if self._admin_bound is not None and first:
+            _log.info("metrics and health are at http://%s", self._admin_bound)
+        assert self._decisions is not None
+        self._metrics = Metrics(
+            self._segment, self._reader, self._live, self._decisions, _dataplane.counters(), self._state
+        )
+        self._collector = Collector(self._reader, self._decisions)
+        self._collector.start()
+
+    async def _close_doors(self) -> None:
+        """Takes in and writes out what is left, and leaves no socket behind."""
+        if self._collector is not None:
+            self._collector.stop()
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._admin.stop(), 2)
+        if self._control is not None:
+            sockets.remove_unix(*self._control)
 
     # ---- hooks of the reloader -----------------------------------------------------------------------------------
 
@@ -144,8 +155,11 @@ class Service:
         self._watcher.baseline = await self._watcher.look()
 
     async def before_install(self, candidate: Checked) -> None:
-        """What this process cannot change while it runs is refused, by name."""
+        """At the first start: what the policy says of log and pages must be possible before anything is served. Later:
+        what this process cannot change while it runs is refused, by name."""
         if self._memo is None:
+            if self._metrics is None:
+                await self._open_doors(candidate.memo())
             return
         new, errors = candidate.memo(), []
         for key, before, after, override in (

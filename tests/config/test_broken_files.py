@@ -32,6 +32,7 @@ YAML = [
     Broken("merge key", "yaml", V1 + "default:\n  ⟦<<: { mode: audit }\n", "merge keys", "write the keys out"),
     Broken("tag", "yaml", V1 + "workers: ⟦!!int '4'\n", "the tag", "remove the tag"),
     Broken("map as a key", "yaml", V1 + "⟦{ a: 1 }: 2\n", "cannot be a key", "as a text"),
+    Broken("no name allowed", "yaml", V1 + "default: { no_name: ⟦allow }\n", "not in this version", "write deny"),
     Broken("empty", "yaml", "⟦# nothing yet\n", "the file is empty", "`egress: v1`"),
     Broken("list on top", "yaml", "⟦- egress: v1\n", "holds a list", "`egress: v1`"),
     Broken("nesting", "yaml", V1 + "groups: " + "[" * 31 + "⟦[" + "]" * 32 + "\n", "nested deeper than 32", "five"),

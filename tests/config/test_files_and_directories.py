@@ -41,10 +41,10 @@ def test_sections_merge_key_by_key(tmp_path: Path) -> None:
         "egress: v1\ndefault: { mode: audit }\nresolver: { hosts: { a.example: 10.0.0.1 } }\n"
     )
     (tmp_path / "b.yaml").write_text(
-        "egress: v1\ndefault: { no_name: allow }\nresolver: { hosts: { b.example: [10.0.0.2] } }\n"
+        "egress: v1\ndefault: { private_addresses: allow }\nresolver: { hosts: { b.example: [10.0.0.2] } }\n"
     )
     document = _document(tmp_path)
-    assert (document["default"]["mode"], document["default"]["no_name"]) == ("audit", "allow")
+    assert (document["default"]["mode"], document["default"]["private_addresses"]) == ("audit", "allow")
     assert document["settings"]["resolver"]["hosts"] == {"a.example": ["10.0.0.1"], "b.example": ["10.0.0.2"]}
 
 

@@ -21,7 +21,7 @@ FLOWS_HELP = "list live connections"
 FLOWS = """List the connections that are open now, newest first, straight from the table that the data plane keeps."""
 METRICS_HELP = "print the metrics"
 METRICS = """Print what /metrics answers, over the control socket."""
-_CODES = "exit codes: 0 done, 1 refused or not well (reload: nothing changed), 2 no gateway answers"
+_CODES = "exit codes: 0 done, 1 refused (reload: nothing has changed), 2 no gateway answers"
 STATUS_EPILOG = f"""examples:
   egress status
   egress status --json | jq .generation

@@ -212,7 +212,8 @@ class Metrics:
         for word, metric in WORKER.items():
             if word in self._worker_words:
                 yield exposition.head(metric.name, metric.kind, metric.help)
-                for worker, page in enumerate(workers):
+                # The segment has room for more workers than run; one that decides by no generation is not there.
+                for worker, page in enumerate(page for page in workers if page.get("generation", 1)):
                     yield exposition.sample(metric.name, {"worker": str(worker)}, page[word])
         resolver = resolver_counters(self._segment, self._resolver_words)
         for word, metric in RESOLVER.items():
