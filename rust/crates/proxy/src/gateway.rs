@@ -271,15 +271,16 @@ impl Gateway {
             self.post_all(|| Mail::JudgeAgain);
             self.plan_expiry();
         }
-        if self.drain_until.is_none() && self.control.start_at.is_some_and(|at| at <= now) {
-            if let Err(error) = self.start_control() {
-                // No descriptor or no process to be had: traffic goes on, and the next try may find one.
-                if self.running.is_none() {
-                    return Err(error);
-                }
-                log::error(&format!("the control plane does not start: {error}"));
-                self.control.start_at = Some(now + CONTROL_RETRY);
+        if self.drain_until.is_none()
+            && self.control.start_at.is_some_and(|at| at <= now)
+            && let Err(error) = self.start_control()
+        {
+            // No descriptor or no process to be had: traffic goes on, and the next try may find one.
+            if self.running.is_none() {
+                return Err(error);
             }
+            log::error(&format!("the control plane does not start: {error}"));
+            self.control.start_at = Some(now + CONTROL_RETRY);
         }
         Ok(())
     }
