@@ -33,6 +33,9 @@ pub(crate) enum Step {
     End(End),
 }
 
+/// Bytes, their end, and urgent data.
+const READS: Interest = Interest::READABLE.add(Interest::PRIORITY);
+
 /// Bits of a token: which socket of the flow, then its slot, then the slot's generation.
 const SIDE_BITS: u32 = 3;
 const SLOT_BITS: u32 = 29;
@@ -95,13 +98,19 @@ impl Context {
         self.recorder.counters.add(counter, 1);
     }
 
-    /// Registers a socket for all edges; it is never changed afterwards, and closing removes it.
+    /// Registers a socket for all edges; closing removes it.
     pub(crate) fn watch(&self, fd: RawFd, token: Token) -> std::io::Result<()> {
-        self.registry.register(
-            &mut SourceFd(&fd),
-            token,
-            Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY,
-        )
+        self.registry.register(&mut SourceFd(&fd), token, READS | Interest::WRITABLE)
+    }
+
+    /// Registers a socket that can be written to: asking for that edge now would cost an event that says only so.
+    pub(crate) fn watch_reads(&self, fd: RawFd, token: Token) -> std::io::Result<()> {
+        self.registry.register(&mut SourceFd(&fd), token, READS)
+    }
+
+    /// Asks for the edge of a socket that would take no more; one that came in between is reported by the call.
+    pub(crate) fn watch_writes_too(&self, fd: RawFd, token: Token) -> std::io::Result<()> {
+        self.registry.reregister(&mut SourceFd(&fd), token, READS | Interest::WRITABLE)
     }
 
     /// Sets the flow's one timer.

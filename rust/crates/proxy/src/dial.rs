@@ -25,6 +25,8 @@ pub(crate) struct Dialing {
     pub deadline_ms: u64,
     pub next_attempt_ms: u64,
     failure: End,
+    /// First bytes wait to be sent to whoever answers.
+    speaks_first: bool,
 }
 
 /// What came of starting the next attempt.
@@ -39,7 +41,7 @@ pub(crate) enum Started {
 }
 
 impl Dialing {
-    pub(crate) fn new(addresses: Vec<SocketAddr>, now_ns: u64, deadline_ms: u64) -> Self {
+    pub(crate) fn new(addresses: Vec<SocketAddr>, now_ns: u64, deadline_ms: u64, speaks_first: bool) -> Self {
         Self {
             addresses: interleave(addresses),
             next: 0,
@@ -48,6 +50,7 @@ impl Dialing {
             deadline_ms,
             next_attempt_ms: u64::MAX,
             failure: End::ConnectFailed,
+            speaks_first,
         }
     }
 
@@ -56,7 +59,7 @@ impl Dialing {
         while let Some(address) = self.addresses.get(self.next).copied() {
             let Some(index) = self.attempts.iter().position(Option::is_none) else { break };
             self.next += 1;
-            match egress_sys::stream_socket(address) {
+            match egress_sys::stream_socket(address, self.speaks_first) {
                 Ok(fd) => {
                     self.attempts[index] = Some((fd, address));
                     let more = self.next < self.addresses.len();

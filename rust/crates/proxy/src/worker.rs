@@ -25,8 +25,9 @@ use crate::wheel::Wheel;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
-/// Connections accepted from one listener before the flows get their turn.
-const ACCEPT_BATCH: usize = 64;
+/// Connections accepted from one listener before the flows get their turn: few, so that what was just touched is still
+/// in the cache when it goes on (64 costs 5 % more CPU per connection, 1 costs 3 %).
+const ACCEPT_BATCH: usize = 4;
 /// How long `low_latency` polls without blocking before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
 /// How soon a listener is tried again after an accept that failed for want of memory or descriptors.
@@ -338,7 +339,16 @@ impl Worker {
             return;
         }
         let Some(flow) = slot.flow.as_mut() else { return };
-        match act(&mut self.context, flow) {
+        let mut step = act(&mut self.context, flow);
+        let client = &mut flow.client;
+        if client.reads_only && !client.writable && !matches!(step, Step::End(_)) {
+            client.reads_only = false;
+            let raw = client.fd.as_raw_fd();
+            if self.context.watch_writes_too(raw, token.side(CLIENT)).is_err() {
+                step = Step::End(End::OutOfResources);
+            }
+        }
+        match step {
             Step::Stay => {}
             Step::Again if slot.queued => {}
             Step::Again => {
@@ -509,9 +519,17 @@ impl Worker {
         });
         // Registered last: edges that came before are reported by the registration (epoll(7)), and a flow that is over
         // by now never costs the call.
-        if self.slots[slot].generation == token.generation
-            && self.context.watch(raw, token.side(CLIENT)).is_err()
-        {
+        if self.slots[slot].generation != token.generation {
+            return;
+        }
+        let Some(flow) = &mut self.slots[slot].flow else { return };
+        flow.client.reads_only = flow.client.writable;
+        let watched = if flow.client.writable {
+            self.context.watch_reads(raw, token.side(CLIENT))
+        } else {
+            self.context.watch(raw, token.side(CLIENT))
+        };
+        if watched.is_err() {
             self.end(slot, End::OutOfResources);
         }
     }

@@ -13,5 +13,5 @@ pub use pipe::{PIPE_SIZE, Pipe};
 pub use shm::{SealedMap, SharedMemory, seal};
 pub use socket::{
     Listening, abort_on_close, accept, connect_error, is_local_address, keepalive, listen, recv,
-    send, stream_socket,
+    send, send_last, stream_socket,
 };

@@ -69,10 +69,15 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
 }
 
 /// A socket that is connecting to `address`; writable (or failed, see `connect_error`) when it is decided.
-pub fn stream_socket(address: SocketAddr) -> io::Result<OwnedFd> {
+///
+/// With `speaks_first`, the last ACK of the handshake waits for the first bytes and travels with them.
+pub fn stream_socket(address: SocketAddr, speaks_first: bool) -> io::Result<OwnedFd> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+    if speaks_first {
+        socket.set_tcp_quickack(false)?;
+    }
     match socket.connect(&address.into()) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
@@ -115,8 +120,20 @@ pub fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
 /// Writes what the socket takes; never raises SIGPIPE.
 #[inline]
 pub fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    send_with(fd, bytes, SendFlags::NOSIGNAL)
+}
+
+/// Writes the last bytes before a shutdown or close, which follows at once: the FIN then travels in their segment
+/// (MSG_MORE in send(2)) instead of one of its own.
+#[inline]
+pub fn send_last(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    send_with(fd, bytes, SendFlags::NOSIGNAL | SendFlags::MORE)
+}
+
+#[inline]
+fn send_with(fd: BorrowedFd<'_>, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno> {
     loop {
-        match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL) {
+        match rustix::net::send(fd, bytes, flags) {
             Err(Errno::INTR) => {}
             other => return other,
         }

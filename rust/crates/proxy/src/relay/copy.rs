@@ -49,11 +49,13 @@ impl Direction {
             }
         } else {
             self.streak = 0;
+            self.eof = source.ends_here();
             source.drained();
         }
+        let send = if self.eof { egress_sys::send_last } else { egress_sys::send };
         let mut sent = 0;
         while sent < read {
-            match egress_sys::send(destination.fd(), &lender.scratch[sent..read]) {
+            match send(destination.fd(), &lender.scratch[sent..read]) {
                 Ok(n) => sent += n,
                 Err(Errno::AGAIN) => {
                     destination.writable = false;

@@ -26,6 +26,8 @@ pub(crate) struct Peer {
     pub fd: OwnedFd,
     pub readable: bool,
     pub writable: bool,
+    /// Registered, but not for the edge of becoming writable: that is asked for when it is first needed.
+    pub reads_only: bool,
     /// A FIN or reset has been announced: read on to the end even after a short read.
     pub ending: bool,
     /// A reset has come.
@@ -65,7 +67,15 @@ impl Edge {
 impl Peer {
     /// A socket that was just accepted: assumed ready until the kernel says otherwise.
     pub(crate) fn accepted(fd: OwnedFd) -> Self {
-        Self { fd, readable: true, writable: true, ending: false, failed: false, urgent: false }
+        Self {
+            fd,
+            readable: true,
+            writable: true,
+            reads_only: false,
+            ending: false,
+            failed: false,
+            urgent: false,
+        }
     }
 
     /// A socket whose connection was reported by `edge`: what comes later raises an edge of its own.
@@ -74,6 +84,7 @@ impl Peer {
             fd,
             readable: edge.readable,
             writable: true,
+            reads_only: false,
             ending: edge.ending,
             failed: false,
             urgent: edge.urgent,
@@ -91,6 +102,12 @@ impl Peer {
         self.ending |= edge.ending;
         self.failed |= edge.failed;
         self.urgent |= edge.urgent;
+    }
+
+    /// After a read of fewer bytes than asked for: whether those were the last. A FIN is announced only once everything
+    /// before it is in the queue, which that read has emptied.
+    pub(crate) fn ends_here(&self) -> bool {
+        self.ending && !self.urgent && !self.failed
     }
 
     /// A read of fewer bytes than asked for has emptied the queue: what comes later raises a new edge (epoll(7)). An

@@ -168,11 +168,14 @@ impl Context {
             return self.refuse(token, flow, screened.reason, End::Refused);
         }
         let connect_ms = millis(policy.snapshot.settings().timeouts.connect);
-        let dialing = Dialing::new(passed, self.now_ns(), self.now_ms + connect_ms);
         let bytes = match std::mem::replace(&mut flow.work, Work::Moving) {
             Work::Resolve(bytes) => bytes,
             _ => return Step::End(End::Aborted),
         };
+        // A tunnel's first bytes come only once its client has been told that it is open.
+        let speaks_first = flow.accept != Accept::Connect && !bytes.rest().is_empty();
+        let deadline_ms = self.now_ms + connect_ms;
+        let dialing = Dialing::new(passed, self.now_ns(), deadline_ms, speaks_first);
         flow.work = Work::Dial(Box::new(dialing), bytes);
         flow.enter(Stage::Connecting);
         self.attempt(token, flow)
