@@ -139,9 +139,18 @@ cdef inline void address_text(const char *address, char *out) noexcept nogil:
 
 cdef inline void put_endpoint(Text *text, const char *address, uint16_t port) noexcept nogil:
     cdef char out[46]
-    address_text(address, out)
+    cdef int i
     put(text, b'{"ip":"')
-    put(text, out)
+    if address_is_v4(address):
+        # By hand: inet_ntop(3) formats with sprintf, a tenth of a line's whole cost.
+        for i in range(12, 16):
+            put_u64(text, <uint8_t> address[i])
+            text.bytes[text.len] = b"."
+            text.len += 1
+        text.len -= 1
+    else:
+        address_text(address, out)
+        put(text, out)
     put(text, b'","port":')
     put_u64(text, port)
     put(text, b"}")

@@ -187,6 +187,7 @@ cdef class Reader:
     cdef list keep
     cdef uint32_t turn
     cdef bint _log
+    cdef readonly uint64_t encoded
 
     def __cinit__(self, Segment segment not None, dict vocabulary not None, *, bint log=True):
         cdef uint32_t i
@@ -295,6 +296,7 @@ cdef class Reader:
         cdef uint32_t w
         cdef Lane *lane
         self.text.len = 0
+        self.encoded = 0
         for w in range(self.segment._workers):
             lane = &self.lanes[w]
             lane.rendered = lane.logged
@@ -309,6 +311,7 @@ cdef class Reader:
                 render(&self.text, &self.words, lane.records + ((lane.logged + i) & mask) * SIZE_RECORD)
             lane.rendered = lane.logged + n
             done += n
+        self.encoded = done
         return PyBytes_FromStringAndSize(self.text.bytes, self.text.len)
 
     def commit(self):

@@ -99,6 +99,7 @@ class DecisionLog:
         if not self._batch:
             return 0
         before = self._at
+        written = 0
         try:
             if self._fd < 0:
                 self._attach()
@@ -106,12 +107,14 @@ class DecisionLog:
                 self._at += os.write(self._fd, self._next())
         except OSError as error:
             self._failed(error)
-        written = self._batch.count(b"\n", before, self._at)
-        self.lines += written
-        if self._at == len(self._batch):
+        if self._at < len(self._batch):
+            written = self._batch.count(b"\n", before, self._at)
+        else:
+            written = self._reader.encoded - self._batch.count(b"\n", 0, before)
             self._reader.commit()
             self._batch = b""
             self.last_error = None
+        self.lines += written
         return written
 
     def _next(self) -> bytes:
