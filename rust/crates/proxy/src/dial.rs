@@ -41,7 +41,12 @@ pub(crate) enum Started {
 }
 
 impl Dialing {
-    pub(crate) fn new(addresses: Vec<SocketAddr>, now_ns: u64, deadline_ms: u64, speaks_first: bool) -> Self {
+    pub(crate) fn new(
+        addresses: Vec<SocketAddr>,
+        now_ns: u64,
+        deadline_ms: u64,
+        speaks_first: bool,
+    ) -> Self {
         Self {
             addresses: interleave(addresses),
             next: 0,

@@ -25,6 +25,8 @@ pub(crate) struct Recorder {
     pub policy: RefCell<Rc<InForce>>,
     /// The worker's clock in nanoseconds since it started, read once per turn of its loop.
     pub now_ns: Cell<u64>,
+    /// When that clock started, in nanoseconds of Unix time.
+    pub started_unix_ns: u64,
 }
 
 /// What the flow is doing, with what only that needs.
@@ -37,6 +39,8 @@ pub(crate) enum Work {
     Dial(Box<Dialing>, Buffer),
     Relay(Relay),
     Refuse(Box<Goodbye>),
+    /// Nothing any more; bytes up and down of the relay that it was.
+    Over((u64, u64)),
     /// Between two of the above.
     Moving,
 }
@@ -77,6 +81,8 @@ pub(crate) struct Goodbye {
     pub shut: bool,
     /// Bytes of the client thrown away since: a bound on how long a sender is humoured.
     pub discarded: usize,
+    /// Bytes up and down of the relay that ended in this refusal.
+    pub carried: (u64, u64),
 }
 
 #[derive(Debug)]
@@ -87,7 +93,6 @@ pub(crate) struct Flow {
     pub listener: u16,
     pub accept: Accept,
     pub start_ns: u64,
-    pub start_unix_ns: u64,
     pub stage: Stage,
     pub destination: Option<Host>,
     pub port: u16,
@@ -106,8 +111,6 @@ pub(crate) struct Flow {
     /// The second name of a mismatch, or a parser's word.
     pub other: Option<Box<str>>,
     pub held: Option<Held>,
-    /// Bytes up and down of a relay that has ended in a refusal.
-    pub carried: (u64, u64),
     /// The policy that `rule` is of, where it is no longer the one in force.
     pub judge: Option<Rc<InForce>>,
     pub work: Work,
@@ -132,6 +135,10 @@ impl Flow {
         u32::try_from(age).unwrap_or(NONE_U32 - 1).min(NONE_U32 - 1)
     }
 
+    fn start_unix_ns(&self) -> u64 {
+        self.recorder.started_unix_ns + self.start_ns
+    }
+
     /// Shows the flow's present state in the live table.
     pub(crate) fn publish(&self) {
         let Some(slot) = self.slot else { return };
@@ -142,7 +149,7 @@ impl Flow {
             &LiveFlow {
                 flow_id: self.id,
                 generation: self.generation,
-                start_unix_ns: self.start_unix_ns,
+                start_unix_ns: self.start_unix_ns(),
                 rule: self.rule,
                 rule_line: policy.snapshot.rule(RuleId(self.rule)).map_or(0, |rule| rule.line),
                 stage: self.stage,
@@ -170,7 +177,9 @@ impl Flow {
     fn moved(&self) -> (u64, u64) {
         match &self.work {
             Work::Relay(relay) => (relay.up.bytes, relay.down.bytes),
-            _ => self.carried,
+            Work::Refuse(goodbye) => goodbye.carried,
+            Work::Over(carried) => *carried,
+            _ => (0, 0),
         }
     }
 
@@ -198,7 +207,7 @@ impl Flow {
         let record = Record {
             flow_id: self.id,
             generation: self.generation,
-            start_unix_ns: self.start_unix_ns,
+            start_unix_ns: self.start_unix_ns(),
             duration_ns: self.recorder.now_ns.get().saturating_sub(self.start_ns),
             bytes_up,
             bytes_down,
@@ -271,5 +280,19 @@ impl<'a> NameText<'a> {
 
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(self.bytes()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wheel::Wheel;
+
+    #[test]
+    fn an_idle_flow_holds_little_memory() {
+        // Its name is the one allocation beside these; what is pending or being dialled is borrowed or boxed.
+        let own =
+            size_of::<Flow>() + Wheel::BYTES_PER_TIMER + egress_flowlog::layout::LIVE_SLOT_SIZE;
+        assert!(own <= 640, "{own} bytes");
     }
 }

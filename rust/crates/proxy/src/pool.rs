@@ -18,63 +18,72 @@ const MAX_PIPES: usize = 48;
 /// A pipe below this many bytes is slower than a copy through the shared buffer.
 const USEFUL_PIPE_BYTES: usize = 128 * 1024;
 
-/// Bytes that wait to be written: `rest` is what is left.
-#[derive(Debug, Default)]
-pub(crate) struct Buffer {
+/// Bytes that wait to be written: `rest` is what is left. One word in the flow that holds it, and none allocated anew
+/// while the pool has one.
+#[derive(Debug)]
+pub(crate) struct Buffer(Box<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
     bytes: Vec<u8>,
     start: usize,
     /// Bytes in all buffers of the worker; this one's are among them.
     meter: Rc<Cell<usize>>,
 }
 
-impl Drop for Buffer {
-    fn drop(&mut self) {
+impl Waiting {
+    fn clear(&mut self) {
         self.meter.set(self.meter.get().saturating_sub(self.bytes.len()));
+        self.bytes.clear();
+        self.start = 0;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
 impl Buffer {
     pub(crate) fn rest(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.0.bytes[self.0.start..]
     }
 
     pub(crate) fn advance(&mut self, n: usize) {
-        self.start = (self.start + n).min(self.bytes.len());
+        self.0.start = (self.0.start + n).min(self.0.bytes.len());
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-        self.meter.set(self.meter.get() + bytes.len());
+        self.0.bytes.extend_from_slice(bytes);
+        self.0.meter.set(self.0.meter.get() + bytes.len());
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.0.bytes.len()
     }
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
-    free: Vec<Vec<u8>>,
+    free: Vec<Buffer>,
     meter: Rc<Cell<usize>>,
 }
 
 impl Buffers {
     pub(crate) fn holding(&mut self, bytes: &[u8]) -> Buffer {
-        let mut buffer = Buffer {
-            bytes: self.free.pop().unwrap_or_default(),
-            start: 0,
-            meter: Rc::clone(&self.meter),
-        };
+        let mut buffer = self.free.pop().unwrap_or_else(|| {
+            let meter = Rc::clone(&self.meter);
+            Buffer(Box::new(Waiting { bytes: Vec::new(), start: 0, meter }))
+        });
         buffer.push(bytes);
         buffer
     }
 
     pub(crate) fn give_back(&mut self, mut buffer: Buffer) {
-        if self.free.len() < KEEP_BUFFERS && buffer.bytes.capacity() <= KEEP_BUFFER_BYTES {
-            self.meter.set(self.meter.get().saturating_sub(buffer.bytes.len()));
-            let mut bytes = std::mem::take(&mut buffer.bytes);
-            bytes.clear();
-            self.free.push(bytes);
+        if self.free.len() < KEEP_BUFFERS && buffer.0.bytes.capacity() <= KEEP_BUFFER_BYTES {
+            buffer.0.clear();
+            self.free.push(buffer);
         }
     }
 
@@ -87,7 +96,9 @@ impl Buffers {
 /// Pipes, lent only while bytes are in them.
 #[derive(Debug)]
 pub(crate) struct Pipes {
-    free: Vec<Pipe>,
+    /// Boxed, so that a flow that has none lent pays one word for it.
+    #[expect(clippy::vec_box, reason = "lending moves the box; it is never allocated per loan")]
+    free: Vec<Box<Pipe>>,
     /// Pipes that may still be opened.
     allowance: usize,
 }
@@ -98,7 +109,7 @@ impl Pipes {
     }
 
     /// An empty pipe, or `None` when all are lent or the kernel gives no useful one: then copy.
-    pub(crate) fn lend(&mut self) -> Option<Pipe> {
+    pub(crate) fn lend(&mut self) -> Option<Box<Pipe>> {
         if let Some(pipe) = self.free.pop() {
             return Some(pipe);
         }
@@ -108,7 +119,7 @@ impl Pipes {
         match Pipe::open() {
             Ok(pipe) if pipe.capacity() >= USEFUL_PIPE_BYTES => {
                 self.allowance -= 1;
-                Some(pipe)
+                Some(Box::new(pipe))
             }
             // The user's quota is used up (or descriptors are): keep to the pipes there are.
             _ => {
@@ -119,7 +130,7 @@ impl Pipes {
     }
 
     /// Takes a pipe back; one with bytes inside (its flow ended) is closed and may be replaced.
-    pub(crate) fn give_back(&mut self, pipe: Pipe) {
+    pub(crate) fn give_back(&mut self, pipe: Box<Pipe>) {
         if pipe.is_empty() {
             self.free.push(pipe);
         } else {

@@ -33,11 +33,15 @@ pub(crate) struct Wheel {
 }
 
 impl Wheel {
-    pub(crate) fn new(now_ms: u64) -> Self {
+    #[cfg(test)]
+    pub(crate) const BYTES_PER_TIMER: usize = size_of::<Node>();
+
+    /// A wheel with room for the timers of `slots` flows; it grows beyond.
+    pub(crate) fn new(now_ms: u64, slots: usize) -> Self {
         Self {
             heads: vec![NIL; BUCKETS],
             occupied: vec![0; BUCKETS / 64],
-            nodes: Vec::new(),
+            nodes: Vec::with_capacity(slots),
             tick: now_ms / TICK_MS,
             set: 0,
         }
@@ -148,7 +152,7 @@ mod tests {
 
     #[test]
     fn timers_fire_once_at_their_deadline_and_never_before() {
-        let mut wheel = Wheel::new(1000);
+        let mut wheel = Wheel::new(1000, 4);
         wheel.set(0, 1005);
         wheel.set(1, 1500);
         wheel.set(2, 1500);
@@ -168,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_moved_timer_fires_at_its_new_time_and_a_long_sleep_loses_none() {
-        let mut wheel = Wheel::new(0);
+        let mut wheel = Wheel::new(0, 4);
         for slot in 0..1000 {
             wheel.set(slot, 50);
         }
@@ -181,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_wait_never_passes_a_deadline() {
-        let mut wheel = Wheel::new(0);
+        let mut wheel = Wheel::new(0, 4);
         let mut now = 0;
         let mut random = 12345u64;
         for _ in 0..2000 {

@@ -144,7 +144,6 @@ struct Worker {
     spare: Option<OwnedFd>,
     mail: Receiver<Mail>,
     started: Instant,
-    started_unix_ns: u64,
     next_id: u64,
     draining: bool,
     stopping: bool,
@@ -178,11 +177,12 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         counters: area.counters,
         policy: RefCell::new(Rc::new(InForce(policy))),
         now_ns: Cell::new(0),
+        started_unix_ns,
     });
     let context = Context {
         worker: index,
         registry,
-        wheel: Wheel::new(0),
+        wheel: Wheel::new(0, max_flows),
         lender: Lender {
             scratch: vec![0; SCRATCH_BYTES],
             buffers: Buffers::default(),
@@ -199,7 +199,8 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     };
     let mut worker = Worker {
         context,
-        slots: Vec::new(),
+        // Room for all at once: memory that no flow has touched yet costs nothing, and growing would copy it.
+        slots: Vec::with_capacity(max_flows),
         free: Vec::new(),
         open: 0,
         max_flows,
@@ -208,7 +209,6 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         spare: spare(),
         mail,
         started,
-        started_unix_ns,
         next_id: id_prefix << 40,
         draining: false,
         stopping: false,
@@ -240,7 +240,7 @@ impl Worker {
             u64::try_from(context.now.duration_since(self.started).as_nanos()).unwrap_or(u64::MAX);
         context.recorder.now_ns.set(ns);
         context.now_ms = ns / 1_000_000;
-        context.unix_seconds = (self.started_unix_ns + ns) / 1_000_000_000;
+        context.unix_seconds = (context.recorder.started_unix_ns + ns) / 1_000_000_000;
     }
 
     fn wait(
@@ -448,7 +448,6 @@ impl Worker {
             listener: u16::try_from(index).unwrap_or(u16::MAX),
             accept: self.listeners[index].accept,
             start_ns: now_ns,
-            start_unix_ns: self.started_unix_ns + now_ns,
             stage: Stage::FirstBytes,
             destination: None,
             port: 0,
@@ -466,7 +465,6 @@ impl Worker {
             upstream: None,
             other: None,
             held: None,
-            carried: (0, 0),
             judge: None,
             work: Work::Hear(None),
             slot,
@@ -484,15 +482,15 @@ impl Worker {
     }
 
     fn admit(&mut self, index: usize, fd: OwnedFd, source: SocketAddr) {
-        if self.open >= self.max_flows {
-            self.context.count(WorkerCounter::FlowsFull);
-            return self.turn_away(index, fd, source);
-        }
         let slot = match self.free.pop() {
             Some(slot) => slot as usize,
-            None => {
+            None if self.slots.len() < self.max_flows => {
                 self.slots.push(Slot::default());
                 self.slots.len() - 1
+            }
+            None => {
+                self.context.count(WorkerCounter::FlowsFull);
+                return self.turn_away(index, fd, source);
             }
         };
         let flow = self.flow(index, fd, source, u32::try_from(slot).ok());

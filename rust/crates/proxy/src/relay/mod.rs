@@ -132,11 +132,11 @@ pub(crate) struct Lender {
 pub(crate) struct Direction {
     /// Bytes read that the destination has not taken.
     pub pending: Option<Buffer>,
-    pipe: Option<Pipe>,
+    pipe: Option<Box<Pipe>>,
     /// Bytes delivered to the destination, the gateway's own not counted.
     pub bytes: u64,
     /// The first of `pending` that are the gateway's own words and not yet delivered.
-    pub own: usize,
+    pub own: u16,
     /// Full reads in a row while copying; small reads in a row while splicing.
     streak: u8,
     splicing: bool,
@@ -224,15 +224,17 @@ impl Direction {
                 match egress_sys::send(destination.fd(), buffer.rest()) {
                     Ok(sent) => {
                         buffer.advance(sent);
-                        let own = sent.min(self.own);
-                        self.own -= own;
+                        let own = sent.min(usize::from(self.own));
+                        self.own -= own as u16;
                         self.bytes += (sent - own) as u64;
                     }
                     Err(Errno::AGAIN) => destination.writable = false,
                     Err(errno) => return Err(Fault::Destination(errno)),
                 }
             }
-            lender.buffers.give_back(self.pending.take().unwrap_or_default());
+        }
+        if let Some(buffer) = self.pending.take() {
+            lender.buffers.give_back(buffer);
         }
         self.drain_pipe(destination, lender)
     }

@@ -38,7 +38,7 @@ impl Context {
         let mut begun = false;
         if flow.accept == Accept::Connect {
             relay.down.pending = Some(self.lender.buffers.holding(ESTABLISHED));
-            relay.down.own = ESTABLISHED.len();
+            relay.down.own = ESTABLISHED.len() as u16;
             begun = !bytes.rest().is_empty();
             relay.gate = Some(Box::new(Heard { bytes, reader: Reader::new(Accept::Tls) }));
             flow.stage = Stage::Tunnel;

@@ -77,7 +77,7 @@ impl Context {
             if read < self.lender.scratch.len() {
                 flow.client.drained();
             }
-            let mut heard = match std::mem::replace(&mut flow.work, Work::Moving) {
+            let heard = match std::mem::replace(&mut flow.work, Work::Moving) {
                 Work::Hear(heard) => heard,
                 other => {
                     flow.work = other;
@@ -85,7 +85,7 @@ impl Context {
                 }
             };
             // Most first flights come whole in one read: then nothing is kept before the decision needs it.
-            let said = match &mut heard {
+            let said = match heard {
                 None => {
                     let mut reader = Reader::new(flow.accept);
                     let said = reader.read(&self.lender.scratch[..read]);
@@ -97,19 +97,19 @@ impl Context {
                     flow.work = Work::Resolve(bytes);
                     said
                 }
-                Some(so_far) => {
+                Some(mut so_far) => {
                     so_far.bytes.push(&self.lender.scratch[..read]);
                     let said = so_far.reader.read(so_far.bytes.rest());
                     if let Said::More = said {
                         let too_much =
                             so_far.bytes.len() > FAIR_BYTES && self.lender.buffers.scarce();
-                        flow.work = Work::Hear(heard);
+                        flow.work = Work::Hear(Some(so_far));
                         if too_much {
                             return self.refuse(token, flow, Reason::Overloaded, End::Refused);
                         }
                         continue;
                     }
-                    flow.work = Work::Resolve(std::mem::take(&mut so_far.bytes));
+                    flow.work = Work::Resolve(so_far.bytes);
                     said
                 }
             };

@@ -33,7 +33,7 @@ impl Context {
             Work::Dial(..) => self.attempt_edge(token, flow, side - 1, edge),
             Work::Relay(_) => self.carry(token, flow),
             Work::Refuse(_) => self.say_goodbye(flow),
-            Work::Moving => Step::End(End::Aborted),
+            Work::Over(_) | Work::Moving => Step::End(End::Aborted),
         }
     }
 
@@ -45,7 +45,7 @@ impl Context {
             Work::Dial(..) => self.dial_timer(token, flow),
             Work::Relay(_) => self.carry_timer(token, flow),
             Work::Refuse(_) => Step::End(flow.end),
-            Work::Moving => Step::End(End::Aborted),
+            Work::Over(_) | Work::Moving => Step::End(End::Aborted),
         }
     }
 }

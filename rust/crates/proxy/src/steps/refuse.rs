@@ -42,11 +42,12 @@ impl Context {
         }
         let tunnel = in_tunnel(flow);
         let answer = self.answer(flow);
+        let mut carried = (0, 0);
         let relayed = match std::mem::replace(&mut flow.work, Work::Moving) {
             Work::Relay(mut relay) => {
                 relay.up.release(&mut self.lender);
                 relay.down.release(&mut self.lender);
-                flow.carried = (relay.up.bytes, relay.down.bytes);
+                carried = (relay.up.bytes, relay.down.bytes);
                 relay.down.bytes > 0
             }
             Work::Resolve(bytes) | Work::Dial(_, bytes) => {
@@ -57,11 +58,12 @@ impl Context {
         };
         // An alert in the middle of the upstream's own bytes would only be read as garbage.
         if answer.is_empty() || (relayed && !tunnel) {
+            flow.work = Work::Over(carried);
             egress_sys::abort_on_close(flow.client.fd());
             return Step::End(end);
         }
         let bytes = self.lender.buffers.holding(&answer);
-        flow.work = Work::Refuse(Box::new(Goodbye { bytes, shut: false, discarded: 0 }));
+        flow.work = Work::Refuse(Box::new(Goodbye { bytes, shut: false, discarded: 0, carried }));
         flow.stage = Stage::Refusing;
         flow.publish();
         self.wake_at(token, self.now_ms + LINGER_MS);
