@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -94,10 +95,12 @@ class Channel:
             raise ChannelClosedError("the data plane is gone")
         if len(self._unsent) >= MAX_UNSENT:
             raise TimeoutError("the data plane does not read its control socket")
+        packet = messages.encode(message)
+        # Duplicated, because an unsent packet may outlive the caller's descriptor when the caller gives up.
+        own = [os.dup(fd) for fd in fds]
         future: asyncio.Future[Reply] = self._loop.create_future()
         self._waiting[message.id] = future
-        # Duplicated, because an unsent packet may outlive the caller's descriptor when the caller gives up.
-        self._send(messages.encode(message), [os.dup(fd) for fd in fds])
+        self._send(packet, own)
         try:
             return await asyncio.wait_for(future, seconds)
         except TimeoutError:
@@ -128,19 +131,21 @@ class Channel:
 
     def _readable(self) -> None:
         try:
-            packet, fds, flags, _ = socket.recv_fds(
-                self._sock, messages.MAX_MESSAGE + 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC
+            # Not socket.recv_fds: it drops its flags, and every child of this process would inherit the descriptors.
+            packet, ancillary, flags, _ = self._sock.recvmsg(
+                messages.MAX_MESSAGE, socket.CMSG_LEN(MAX_FDS * array("i").itemsize), socket.MSG_CMSG_CLOEXEC
             )
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             self._end(None)
             return
+        fds = [fd for _level, _type, data in ancillary for fd in array("i", data)]
         try:
             if not packet:
                 self._end(None)
                 return
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(packet) > messages.MAX_MESSAGE:
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise ProtocolError(f"a packet larger than {messages.MAX_MESSAGE} bytes or {MAX_FDS} descriptors")
             self._dispatch(messages.decode(packet), fds)
         except ProtocolError as error:
