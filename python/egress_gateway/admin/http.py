@@ -13,10 +13,9 @@ from aiohttp import web
 
 from egress_gateway.admin import guard
 from egress_gateway.channel import ChannelClosedError
+from egress_gateway.messages import ProtocolError
 from egress_gateway.outcome import Outcome
 
-#: Seconds that an idle kept-alive connection is held.
-KEEPALIVE: Final = 30.0
 #: Live flows in one answer.
 MAX_FLOWS: Final = 100_000
 #: Seconds that open requests have to end when the server stops.
@@ -47,16 +46,21 @@ class Service(Protocol):
 
 
 class Admin:
-    """Serves `service` on the sockets given to it until `stop`."""
+    """Serves `service` on the sockets given to it until `stop`; see `guard` for the bounds."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(
+        self, service: Service, *, connections: int = guard.MAX_CONNECTIONS, patience: float = guard.PATIENCE
+    ) -> None:
         self._service = service
+        self._connections = connections
+        self._patience = patience
         self._runners: list[web.AppRunner] = []
         self._servers: list[asyncio.Server] = []
 
     async def serve(self, sock: socket.socket, *, control: bool) -> None:
         """`control`: also what changes or reveals more than metrics. For the owner's unix socket only."""
-        app = web.Application(middlewares=[] if control else [guard.over_tcp], client_max_size=guard.MAX_BODY)
+        before = [guard.patient(self._patience), *([] if control else [guard.over_tcp])]
+        app = web.Application(middlewares=before, client_max_size=guard.MAX_BODY)
         app.router.add_get("/", self._index)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._health)
@@ -66,14 +70,24 @@ class Admin:
             app.router.add_get("/flows", self._flows)
             app.router.add_post("/reload", self._reload)
         runner = web.AppRunner(
-            app, access_log=None, keepalive_timeout=KEEPALIVE, shutdown_timeout=SHUTDOWN, handle_signals=False
+            app,
+            logger=guard.LOG,
+            access_log=None,
+            keepalive_timeout=self._patience,
+            lingering_time=guard.LINGER,
+            auto_decompress=False,
+            shutdown_timeout=SHUTDOWN,
+            handle_signals=False,
         )
         await runner.setup()
         self._runners.append(runner)
         server = runner.server
         assert server is not None
         loop = asyncio.get_running_loop()
-        make: Callable[[], asyncio.BaseProtocol] = lambda: guard.door(server)  # noqa: E731
+
+        def make() -> guard.Door:
+            return guard.Door(server, self._connections)
+
         if sock.family == socket.AF_UNIX:
             self._servers.append(await loop.create_unix_server(make, sock=sock))
         else:
@@ -118,8 +132,8 @@ async def _answer(ask: Callable[[], Awaitable[Any]]) -> web.Response:
     except TimeoutError as error:
         logging.getLogger(__name__).warning("%s", error)
         return _json({"error": str(error)}, 504)
-    except ChannelClosedError as error:
-        # The data plane ended while it was asked; this process is about to.
+    except (ChannelClosedError, ProtocolError) as error:
+        # The data plane ended while it was asked, or is not understood; this process is about to end.
         return _json({"error": str(error)}, 503)
 
 
