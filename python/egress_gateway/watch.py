@@ -68,7 +68,9 @@ class Watcher:
         that a path which is new here is no change by itself; one written later than that is."""
         if paths == self._paths:
             return
-        added = set(paths) - set(self._paths)
+        added, removed = set(paths) - set(self._paths), set(self._paths) - set(paths)
+        # What is no longer looked at would be missed at the next look, as if it had been deleted just then.
+        self.baseline = {path: digest for path, digest in self.baseline.items() if path not in removed}
         self._paths = list(paths)
         self._rewatch.set()
         if loaded_at is not None:
@@ -86,7 +88,9 @@ class Watcher:
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._poll)
+                    # Not wait_for: that of Python 3.11 swallows a cancellation which meets the event.
+                    async with asyncio.timeout(self._poll):
+                        await self._wake.wait()
                 self._wake.clear()
                 if await self._settled_change():
                     await self._on_change()
@@ -102,23 +106,16 @@ class Watcher:
         self.baseline = {**adopted, **self.baseline}
         if seen == self.baseline:
             return False
-        before = self.baseline
         since = time.monotonic()
         for _ in range(MAX_SETTLING):
             await asyncio.sleep(SETTLE)
-            now = await self.look()
-            if now == seen and not (_has_gap(before, now) and time.monotonic() - since < HOLD):
+            last, seen = seen, await self.look()
+            if seen == last and not (_has_gap(self.baseline, seen) and time.monotonic() - since < HOLD):
                 break
-            if now != seen:
-                seen = now
-        if self.baseline is not before:
-            # Somebody loaded the files meanwhile, and knows better than `before` what is loaded.
-            return await self.look() != self.baseline and self._accept(seen)
-        return seen != before and self._accept(seen)
-
-    def _accept(self, seen: Fingerprint) -> bool:
+        # The baseline of now, not that of the beginning: somebody may have loaded the files meanwhile.
+        changed = seen != self.baseline
         self.baseline = seen
-        return True
+        return changed
 
     async def _events(self) -> None:
         while True:

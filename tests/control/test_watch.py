@@ -71,3 +71,65 @@ def test_the_swap_of_a_mounted_config_map_is_seen_once(tmp_path: Path) -> None:
     (tmp_path / "..data").symlink_to("..1")
     (tmp_path / "policy.yaml").symlink_to("..data/policy.yaml")
     assert changes(tmp_path, tmp_path, swap) == 1
+
+
+class Scripted(Watcher):
+    """Sees one text after the other, the last one for ever; a text in capitals is loaded by somebody else at once."""
+
+    def __init__(self, *texts: str) -> None:
+        super().__init__(["policy"], lambda: asyncio.sleep(0))
+        self.texts = list(texts)
+        self.baseline = {"policy": "one"}
+
+    async def look(self) -> dict[str, str]:
+        text = self.texts.pop(0) if len(self.texts) > 1 else self.texts[0]
+        seen = {"policy": text.lower()}
+        if text.isupper():
+            self.baseline = seen
+        return seen
+
+
+@pytest.mark.parametrize(
+    ("texts", "times"),
+    [
+        (("one",), 0),
+        (("two",), 1),
+        (("two", "one"), 0),
+        (("two", "three"), 1),
+        (("two", "TWO"), 0),
+        (("two", "THREE"), 0),
+        (("two", "TWO", "three"), 1),
+        (("two", "three", "THREE"), 0),
+        (("two", "TWO", "three", "THREE"), 0),
+    ],
+)
+def test_a_change_that_another_loads_meanwhile_is_not_loaded_again_and_a_later_one_is(
+    monkeypatch: pytest.MonkeyPatch, texts: tuple[str, ...], times: int
+) -> None:
+    monkeypatch.setattr("egress_gateway.watch.SETTLE", 0)
+
+    async def run() -> int:
+        watcher = Scripted(*texts)
+        return sum([await watcher._settled_change() for _ in range(5)])
+
+    assert asyncio.run(run()) == times
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_the_watcher_can_be_cancelled_while_it_is_woken(tmp_path: Path, steps: int) -> None:
+    (tmp_path / "policy.yaml").write_text("one")
+
+    async def run() -> None:
+        watcher = Watcher([str(tmp_path)], lambda: asyncio.sleep(0), poll=30)
+        watcher.baseline = await watcher.look()
+        task = asyncio.create_task(watcher.run())
+        await asyncio.sleep(0.3)
+        watcher._wake.set()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=10)
+        assert task.cancelled()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
