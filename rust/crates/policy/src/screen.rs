@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use crate::address::{AddressClass, classify, embedded_v4};
-use crate::decide::{Decision, Search};
+use crate::decide::{Decision, Search, names_a_place};
 use crate::document::Action;
 use crate::flat::*;
 use crate::snapshot::{RuleId, Snapshot, SourceClass};
@@ -36,7 +36,8 @@ impl Snapshot {
     /// Judges one address of a flow that `decision` lets through. `port` is the one to be dialled.
     ///
     /// Deny rules that name networks apply whatever else is said. An address that the operator wrote
-    /// down is otherwise taken. Then, if the destination that matched has `addresses`, they decide.
+    /// down is otherwise taken. Then, if the destination that matched has `addresses`, they decide: they
+    /// hold the address itself, or every IPv4 address that it may carry.
     /// Else public addresses pass, and others only where the client named the address and the rule
     /// that allows it names that address or its network, or (private ones) where the default allows
     /// them. An IPv4 address inside an IPv6 one is judged as that IPv4 address.
@@ -81,7 +82,12 @@ impl Snapshot {
                     || (class == AddressClass::Private
                         && self.fallback.private_addresses == Action::Allow)
             }
-            (_, set) => self.set_holds(set, ip) || inner.any(|v4| self.set_holds(set, v4)),
+            (_, set) => match self.range_of(set, ip) {
+                Some(range) => class == AddressClass::Public || range_names(range, ip),
+                None => {
+                    inner.clone().count() > 0 && inner.all(|v4| self.range_of(set, v4).is_some())
+                }
+            },
         };
         let reason = if class == AddressClass::Private {
             Reason::PrivateAddress
@@ -95,10 +101,9 @@ impl Snapshot {
         }
     }
 
-    fn set_holds(&self, set: u32, ip: IpAddr) -> bool {
-        let Some(set) = self.section::<AddressSet>(Section::AddressSets).get(set as usize) else {
-            return false;
-        };
+    /// The range of an address set that holds `ip`.
+    fn range_of(&self, set: u32, ip: IpAddr) -> Option<&AddressRange> {
+        let set = self.section::<AddressSet>(Section::AddressSets).get(set as usize)?;
         let first = set.first.get() as usize;
         let ranges = self.section::<AddressRange>(Section::AddressRanges);
         let ranges =
@@ -106,9 +111,14 @@ impl Snapshot {
         let family = if ip.is_ipv4() { 4 } else { 6 };
         let key = crate::nets::key(ip).to_be_bytes();
         let after = ranges.partition_point(|range| (range.family, range.first) <= (family, key));
-        after
-            .checked_sub(1)
-            .and_then(|at| ranges.get(at))
-            .is_some_and(|range| range.family == family && key <= range.last)
+        let range = ranges.get(after.checked_sub(1)?)?;
+        (range.family == family && key <= range.last).then_some(range)
     }
+}
+
+/// As [`names_a_place`]: a NAT64 prefix holds all of IPv4, and opens no private network in it.
+fn range_names(range: &AddressRange, ip: IpAddr) -> bool {
+    let [first, last] = [range.first, range.last].map(u128::from_be_bytes);
+    // Loads have refused IPv4 networks that are no places; neighbours that were joined stay places.
+    ip.is_ipv4() || names_a_place(6, (first ^ last).leading_zeros() as u8, ip)
 }
