@@ -43,24 +43,51 @@ impl std::fmt::Display for AddressClass {
     }
 }
 
-/// Metadata services at fixed IPv4 addresses: AWS, GCP, Azure and most others; ECS task roles; EKS pod
-/// identity; Alibaba; Oracle's second one; Azure's wire server.
-const METADATA_V4: [Ipv4Addr; 6] = [
+/// Metadata services at fixed IPv4 addresses. Those in 169.254.0.0/16 would be link-local, and refused,
+/// without this list; the others look private or public.
+const METADATA_V4: [Ipv4Addr; 11] = [
+    // AWS, Google, Azure, Oracle, IBM, Huawei, OpenStack, DigitalOcean, Hetzner, Akamai, and most others.
     Ipv4Addr::new(169, 254, 169, 254),
+    // Tasks of ECS (docs.aws.amazon.com/AmazonECS, "task metadata endpoint").
     Ipv4Addr::new(169, 254, 170, 2),
+    // EKS Pod Identity agent (docs.aws.amazon.com/eks, "pod-id-agent-setup").
     Ipv4Addr::new(169, 254, 170, 23),
+    // GKE's metadata server on the node (cloud.google.com/kubernetes-engine, "workload identity", network policy).
+    Ipv4Addr::new(169, 254, 169, 252),
+    // Scaleway (www.scaleway.com/en/developers/api/instance/user-data).
+    Ipv4Addr::new(169, 254, 42, 42),
+    // Tencent: metadata.tencentyun.com (metadataURL in datadog-agent, pkg/util/cloudproviders/tencent).
+    Ipv4Addr::new(169, 254, 0, 23),
+    // Alibaba (www.alibabacloud.com/help/en/ecs/user-guide/view-instance-metadata).
     Ipv4Addr::new(100, 100, 100, 200),
+    // Volcengine and BytePlus (docs.byteplus.com/en/docs/ecs/Viewing-instance-metadata).
+    Ipv4Addr::new(100, 96, 0, 96),
+    // UCloud (docs.ucloud.cn/uhost/guide/metadata/metadata-server).
+    Ipv4Addr::new(100, 80, 80, 80),
+    // Oracle Cloud Classic (docs.oracle.com/en/cloud/iaas-classic, "Retrieving Instance Metadata").
     Ipv4Addr::new(192, 0, 0, 192),
+    // Azure's wire server (learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16).
     Ipv4Addr::new(168, 63, 129, 16),
 ];
 
-/// The same at IPv6 addresses: AWS instances, EKS pod identity, GCP, Scaleway, Linode (Akamai).
-const METADATA_V6: [Ipv6Addr; 5] = [
+/// The same at IPv6 addresses.
+const METADATA_V6: [Ipv6Addr; 8] = [
+    // EC2 (docs.aws.amazon.com/whitepapers, "IPv6 on AWS").
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    // EKS Pod Identity agent (docs.aws.amazon.com/eks, "pod-id-agent-setup").
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    // Google, machines with IPv6 only (cloud.google.com/compute/docs/metadata/querying-metadata).
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    // Oracle (IPV6_METADATA_ROOT in cloud-init's DataSourceOracle.py).
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+    // Alibaba (cloud-init's tests of both families, tests/unittests/net/test_ephemeral.py).
+    Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200),
+    // Scaleway (www.scaleway.com/en/developers/api/instance/user-data).
     Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+    // Akamai, once Linode (techdocs.akamai.com/cloud-computing/docs/metadata-service-api).
     Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1),
+    // OpenStack and Hetzner (cloud-init's DataSourceOpenStack.py and DataSourceHetzner.py).
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
 ];
 
 /// The class of `ip`. An IPv4 address inside an IPv6 one is judged as that IPv4 address; where several
@@ -96,7 +123,9 @@ fn classify_v4(ip: Ipv4Addr) -> AddressClass {
         }
         [169, 254, ..] => AddressClass::LinkLocal,
         [224..=239, ..] => AddressClass::Multicast,
-        // "This network", IETF protocols, three documentation nets, 6to4 anycast, benchmarks, future use.
+        // IANA's special-purpose registry (RFC 6890, as of 2025): this network, IETF protocols, three
+        // documentation nets, 6to4 relays, benchmarks, future use. What it has as globally reachable
+        // beyond 192.0.0.0/24 (AS112: 192.31.196/24, 192.175.48/24; AMT: 192.52.193/24) stays public.
         [0, ..]
         | [192, 0, 0, _]
         | [192, 0, 2, _]
@@ -123,11 +152,13 @@ fn classify_v6(ip: Ipv6Addr) -> AddressClass {
         [0xff00..=0xffff, ..] => AddressClass::Multicast,
         [0xfe80..=0xfebf, ..] => AddressClass::LinkLocal,
         [0xfc00..=0xfdff, ..] => AddressClass::Private,
-        // IETF protocols (2001::/23, with ORCHID and benchmarks), documentation (RFC 3849, RFC 9637).
+        // IANA's special-purpose registry (RFC 6890 and RFC 8190, as of 2025): IETF protocols (2001::/23,
+        // with benchmarks, ORCHID and DRIP), documentation (RFC 3849, RFC 9637).
         [0x2001, 0x0000..=0x01ff, ..] | [0x2001, 0x0db8, ..] | [0x3fff, 0x0000..=0x0fff, ..] => {
             AddressClass::Reserved
         }
-        // Only 2000::/3 is handed out for global unicast: discard, site-local, SRv6 SIDs and the rest are not.
+        // Only 2000::/3 is handed out for global unicast. The rest is not: discard (100::/64), dummy
+        // (100:0:0:1::/64, RFC 9780), SRv6 SIDs (5f00::/16, RFC 9602), site-local (fec0::/10, RFC 3879).
         [0x2000..=0x3fff, ..] => AddressClass::Public,
         _ => AddressClass::Reserved,
     }
