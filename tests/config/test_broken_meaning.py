@@ -23,7 +23,9 @@ def _listener(text: str) -> str:
 CASES = [
     Broken("public suffix", "yaml", _rule('⟦"*.com"'), "public suffix", "anywhere: true"),
     Broken("star", "yaml", _rule('⟦"*"'), "every destination", "anywhere: true"),
-    Broken("star inside a label", "yaml", _rule('⟦"a*.x.example"'), "whole labels", "*."),
+    Broken("star inside a label", "yaml", _rule('⟦"a*.x.example"'), "whole labels", "*.x.example"),
+    Broken("star above a public suffix", "yaml", _rule('⟦"api.*.com:8443"'), "`api.*.com`", "api.example.com:8443"),
+    Broken("star without a dot", "yaml", _rule('⟦"*stripe.com"'), "`*stripe.com`", ".stripe.com (it and below)"),
     Broken(
         "unknown group",
         "yaml",
@@ -32,7 +34,11 @@ CASES = [
         "`aws`",
     ),
     Broken("not a name", "yaml", _rule('⟦"a_.exa mple"'), "not a host name", ""),
-    Broken("url", "yaml", _rule("⟦https://b.example/x"), "is not", ""),
+    Broken("url", "yaml", _rule("⟦https://b.example/x"), "is a URL", "write b.example:"),
+    Broken("path", "yaml", _rule("⟦c.example/x"), "`c.example/x`", "write c.example:"),
+    Broken("two ports", "yaml", _rule('⟦"c.example:80,443"'), "not a port", "c.example:80, c.example:443"),
+    Broken("brackets", "yaml", _rule('⟦"2001:db8::/32:443"'), "not an address", "[2001:db8::/32]:443"),
+    Broken("no group", "yaml", _rule("⟦intranet"), "neither", "`intranet.`"),
     Broken("port", "yaml", _rule("⟦c.example:99999"), "not a port", "65535"),
     Broken("range backwards", "yaml", _rule("⟦c.example:90-80"), "backwards", "80-90"),
     Broken("network", "yaml", _rule("⟦10.0.0.0/33"), "not an address or network", "10.20.0.0/16"),
@@ -55,9 +61,7 @@ CASES = [
     Broken("no destination", "yaml", V1 + "rules:\n  - ⟦name: a\n", "no destination", "add `to:`"),
     Broken("placeholder", "yaml", _rule("c.example", "    message: ⟦'{rul}'\n"), "unknown placeholder", "{rule}"),
     Broken("brace", "yaml", V1 + "default: { message: ⟦'{rule' }\n", "brace", "twice"),
-    Broken(
-        "dial", "yaml", _rule("c.example", "    dial: ⟦edge.example\n"), "cannot be dialled", "edge.partner.com:8443"
-    ),
+    Broken("dial", "yaml", _rule("c.example", "    dial: ⟦edge.example\n"), "cannot be dialled", '"edge.example:443"'),
     Broken(
         "terms of a denial",
         "yaml",
@@ -90,7 +94,7 @@ CASES = [
         "yaml",
         _listener("⟦name: t, bind: '0.0.0.0:1', accept: tcp").replace("{ ⟦", "⟦{ "),
         "tcp listener",
-        "to:",
+        'to: "db.partner.com:5432"',
     ),
     Broken("zero timeout", "yaml", V1 + "timeouts: { connect: ⟦0s }\n", "every connection", "5s"),
     Broken(
@@ -100,7 +104,14 @@ CASES = [
         "not an address",
         "10.0.0.10:53",
     ),
-    Broken("host address", "yaml", V1 + "resolver: { hosts: { a.example: ⟦b.example } }\n", "must be", "10.20.0.7"),
+    Broken("host address", "yaml", V1 + "resolver: { hosts: { a.example: ⟦b.example } }\n", "`b.example`", "10.20.0.7"),
+    Broken(
+        "host in two spellings",
+        "yaml",
+        V1 + "resolver: { hosts: { A.example: 10.0.0.1, a.example: ⟦10.0.0.2 } }\n",
+        "twice",
+        "under one",
+    ),
     Broken("ttl bounds", "yaml", V1 + "resolver: { min_ttl: ⟦10m }\n", "above max_ttl", ""),
     Broken(
         "toml",

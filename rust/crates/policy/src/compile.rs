@@ -11,7 +11,7 @@ use crate::list::{self, List};
 use crate::message::check_template;
 use crate::problem::{Problem, Problems, place};
 use crate::rules::{self, References};
-use crate::settings::Settings;
+use crate::settings::{Settings, printable};
 
 /// List files of one policy, and names over all of them (a name takes about 40 bytes in memory).
 const MAX_LISTS: usize = 64;
@@ -30,7 +30,7 @@ pub fn compile(document: &[u8]) -> Result<Vec<u8>, Vec<Problem>> {
             problems.add(
                 Vec::new(),
                 "bad_document",
-                format!("not a normalised policy document: {error}"),
+                printable(&format!("not a normalised policy document: {error}")),
                 "report this: the control plane and the data plane are of different versions",
             );
             problems.into_result()?;

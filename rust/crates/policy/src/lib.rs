@@ -21,6 +21,7 @@ mod nearest;
 mod nets;
 mod pattern;
 mod problem;
+mod proposal;
 mod rules;
 mod screen;
 mod settings;

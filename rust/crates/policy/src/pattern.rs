@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::decide::{PLACE_V4, PLACE_V6};
 use crate::flat::form;
+use crate::proposal::{bare_fix, bracketed, net_fix, ports_fix, url_fix, wildcard_fix};
 use crate::settings::shown;
 
 /// What a destination is, without its ports.
@@ -58,9 +59,17 @@ fn fault<T>(code: &'static str, message: String, fix: impl Into<String>) -> Resu
 
 /// Reads one item of `to`. A lone label is a [`Target::Reference`] unless `names_only`, or it ends in a dot.
 pub(crate) fn parse(text: &str, names_only: bool) -> Result<Pattern, Fault> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        return fault(
+            "bad_name",
+            format!("`{}` is a URL, not a destination", shown(text)),
+            url_fix(scheme, rest),
+        );
+    }
     let (head, ports) = split_ports(text)?;
-    let ports = ports.map(parse_ports).transpose()?;
-    let target = parse_target(head, names_only)?;
+    let ports = ports.map(|ports| parse_ports(head, ports)).transpose()?;
+    let after = text.strip_prefix(head).unwrap_or_default();
+    let target = parse_target(head, after, names_only)?;
     Ok(Pattern { target, ports })
 }
 
@@ -83,10 +92,11 @@ fn split_ports(text: &str) -> Result<(&str, Option<&str>), Fault> {
             );
         }
         if !address.contains(':') {
+            let bare = text.replace(['[', ']'], "");
             return fault(
                 "bad_address",
                 format!("only IPv6 addresses are written in brackets, not `{}`", shown(address)),
-                format!("write {}", shown(&text.replace(['[', ']'], ""))),
+                bare_fix(&bare),
             );
         }
         return Ok((address, ports));
@@ -97,7 +107,10 @@ fn split_ports(text: &str) -> Result<(&str, Option<&str>), Fault> {
     }
 }
 
-fn parse_ports(text: &str) -> Result<Ports, Fault> {
+/// The ports of the destination `head`.
+fn parse_ports(head: &str, text: &str) -> Result<Ports, Fault> {
+    const FIX: &str =
+        "write a port (443), a range (8000-8100), or * for any; ports go from 1 to 65535";
     if text == "*" {
         return Ok(Ports::ANY);
     }
@@ -110,23 +123,30 @@ fn parse_ports(text: &str) -> Result<Ports, Fault> {
         (Some(low), Some(high)) if low <= high => Ok(Ports { low, high }),
         (Some(low), Some(high)) => fault(
             "bad_port",
-            format!("the range {low}-{high} runs backwards"),
-            format!("write {high}-{low}"),
+            format!("the range {low}-{high} of `{}` runs backwards", shown(head)),
+            format!("write {}:{high}-{low}", bracketed(head)),
         ),
-        _ => fault(
+        _ if text.is_empty() => fault(
             "bad_port",
-            format!("`{}` is not a port", shown(text)),
-            "write a port (443), a range (8000-8100), or * for any; ports go from 1 to 65535",
+            format!("`{}:` has no port behind the colon", bracketed(head)),
+            format!("leave the colon out, or {FIX}"),
         ),
+        _ => {
+            let fix = ports_fix(head, text).unwrap_or_else(|| FIX.to_owned());
+            fault("bad_port", format!("`{}` is not a port", shown(text)), fix)
+        }
     }
 }
 
-fn parse_target(text: &str, names_only: bool) -> Result<Target, Fault> {
+/// `after` is what follows in the destination: the ports with their colon.
+fn parse_target(text: &str, after: &str, names_only: bool) -> Result<Target, Fault> {
     if text == "*" {
         return Ok(Target::Anywhere);
     }
     if text.contains('/') {
-        return parse_net(text).map(Target::Net);
+        return parse_net(text)
+            .map(Target::Net)
+            .map_err(|(code, message, fix)| (code, message, net_fix(text, after).unwrap_or(fix)));
     }
     let (form, rest) = match (text.strip_prefix("*."), text.strip_prefix('.')) {
         (Some(rest), _) => (form::BELOW, rest),
@@ -134,17 +154,21 @@ fn parse_target(text: &str, names_only: bool) -> Result<Target, Fault> {
         _ => (form::EXACT, text),
     };
     if rest.contains('*') {
-        let tail = rest.rsplit_once("*.").map_or("example.com", |(_, tail)| tail);
         return fault(
             "bad_wildcard",
             format!("`*` stands for whole labels at the front only, not as in `{}`", shown(text)),
-            format!("write *.{} (below it) or .{} (it and below)", shown(tail), shown(tail)),
+            wildcard_fix(rest, after),
         );
     }
-    if form == form::EXACT && !names_only && !rest.contains(['.', ':']) && !rest.is_empty() {
+    let word = form == form::EXACT && !names_only && !rest.contains(['.', ':']) && !rest.is_empty();
+    if word && rest.is_ascii() {
         return Ok(Target::Reference(rest.to_owned()));
     }
     match parse_host(rest.as_bytes()) {
+        // Other scripts have dots of their own.
+        Ok(Host::Name(name)) if word && !name.as_str().contains('.') => {
+            Ok(Target::Reference(rest.to_owned()))
+        }
         Ok(Host::Name(name)) => Ok(Target::Name(form, name)),
         Ok(Host::Ip(ip)) if form == form::EXACT => Ok(Target::Net(IpNet::from(ip))),
         Ok(Host::Ip(_)) => fault(
@@ -153,12 +177,7 @@ fn parse_target(text: &str, names_only: bool) -> Result<Target, Fault> {
             "write a network, such as 10.2.0.0/16",
         ),
         Err(why) => {
-            let fix = if rest.contains("://") || rest.contains('/') {
-                "write the host alone, without scheme and path"
-            } else {
-                NAME_FIX
-            };
-            fault("bad_name", format!("`{}` is not a host name: {why}", shown(rest)), fix)
+            fault("bad_name", format!("`{}` is not a host name: {why}", shown(text)), NAME_FIX)
         }
     }
 }
@@ -184,7 +203,11 @@ pub(crate) fn parse_net(text: &str) -> Result<IpNet, Fault> {
         return fault(
             "host_bits",
             format!("`{net}` has bits set beyond its prefix"),
-            format!("write {}, or {} for the address alone", net.trunc(), net.addr()),
+            if is_wide(&net) {
+                format!("write {} for the address alone", net.addr())
+            } else {
+                format!("write {}, or {} for the address alone", net.trunc(), net.addr())
+            },
         );
     }
     match (net.addr().to_canonical(), net.prefix_len().checked_sub(96)) {
@@ -262,6 +285,8 @@ mod tests {
             ("x.org:8000-8100", "x.org 8000-8100"),
             ("aws", "@aws"),
             ("aws:8443", "@aws 8443"),
+            ("bücher", "@bücher"),
+            ("x。org", "x.org"),
             ("intranet.", "intranet"),
             ("*", "*"),
             ("*:53", "* 53"),

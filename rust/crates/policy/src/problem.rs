@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::settings::shown;
+
 /// One step of the way from the document's root to the offending value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(untagged)]
@@ -40,8 +42,8 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, part) in self.path.iter().enumerate() {
             match part {
-                PathPart::Key(key) if position == 0 => write!(f, "{key}")?,
-                PathPart::Key(key) => write!(f, ".{key}")?,
+                PathPart::Key(key) if position == 0 => f.write_str(&shown(key))?,
+                PathPart::Key(key) => write!(f, ".{}", shown(key))?,
                 PathPart::Index(index) => write!(f, "[{index}]")?,
             }
         }

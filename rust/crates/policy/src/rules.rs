@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use egress_hello::name::{Name, parse_authority};
+use egress_hello::name::{Host, Name, parse_authority, parse_host};
 use ipnet::IpNet;
 
 use crate::document::{Document, Mode, Rule, Sni, To};
@@ -11,9 +11,11 @@ use crate::flat::{NONE, form};
 use crate::list::List;
 use crate::message::check_template;
 use crate::nets::NetsBuilder;
-use crate::pattern::{Fault, Pattern, Ports, Target, is_wide, parse, parse_net, too_wide};
+use crate::pattern::{
+    Fault, NAME_FIX, Pattern, Ports, Target, is_wide, parse, parse_net, too_wide,
+};
 use crate::problem::{PathPart, Problems, nearest, place};
-use crate::settings::{is_word, shown};
+use crate::settings::{authority_fix, is_word, shown};
 
 /// Limits: each is far above what people write, and keeps the memory of a compilation in the hundreds of MB.
 const MAX_RULES: usize = 100_000;
@@ -82,16 +84,22 @@ pub(crate) struct References<'a> {
 impl References<'_> {
     fn unknown(&self, word: &str) -> Fault {
         let known = self.groups.keys().chain(self.lists.keys()).copied();
-        let fix = match nearest(word, known) {
-            Some(near) => {
-                format!("did you mean `{near}`? A host of one label is written `{}.`", shown(word))
+        let fix = match nearest(&word.to_lowercase(), known.filter(|name| is_reference(name))) {
+            Some(near) => format!("write `{near}`{}", one_label(word)),
+            None if is_reference(word) => {
+                format!("declare it under groups or lists{}", one_label(word))
             }
-            None => format!(
-                "declare it under groups or lists; a host of one label is written `{}.`",
-                shown(word)
-            ),
+            None => format!("name a group or list{}, or {NAME_FIX}", one_label(word)),
         };
         ("unknown_reference", format!("`{}` is neither a group nor a list", shown(word)), fix)
+    }
+}
+
+/// What else a word without a dot can stand for.
+fn one_label(word: &str) -> String {
+    match parse_host(word.as_bytes()) {
+        Ok(Host::Name(name)) => format!("; the host of this one label is written `{name}.`"),
+        _ => String::new(),
     }
 }
 
@@ -136,7 +144,7 @@ pub(crate) fn groups<'a>(
         let mut patterns = Vec::with_capacity(items.len());
         for (index, text) in items.iter().enumerate() {
             let parsed = parse(text, false).and_then(|pattern| match &pattern.target {
-                Target::Reference(word) => Err(("nested_group", format!("a group holds names, addresses and networks; `{}` would be another group or list", shown(word)), format!("name both in the rule's `to`; a host of one label is written `{}.`", shown(word)))),
+                Target::Reference(word) => Err(("nested_group", format!("a group holds names, addresses and networks; `{}` would be another group or list", shown(word)), format!("name both in the rule's `to`{}", one_label(word)))),
                 _ => Ok(pattern),
             });
             match parsed {
@@ -151,9 +159,14 @@ pub(crate) fn groups<'a>(
     groups
 }
 
+/// A name of a group or list: no host, as it has no dot.
+fn is_reference(name: &str) -> bool {
+    is_word(name, MAX_RULE_NAME) && !name.contains('.')
+}
+
 pub(crate) fn check_reference_name(name: &str, path: Vec<PathPart>, problems: &mut Problems) {
-    if !is_word(name, MAX_RULE_NAME) || name.contains('.') {
-        problems.add(path, "bad_reference_name", format!("`{}` is not a name for a group or list", shown(name)), format!("use 1 to {MAX_RULE_NAME} of a-z 0-9 _ -, without a dot, so that no host can be meant"));
+    if !is_reference(name) {
+        problems.add(path, "bad_reference_name", format!("`{}` is not a name for a group or list", shown(name)), format!("use 1 to {MAX_RULE_NAME} of a-z 0-9 _ -, beginning with a letter or digit, without a dot, so that no host can be meant"));
     }
 }
 
@@ -230,7 +243,7 @@ fn check_texts(rule: &Rule, index: usize, problems: &mut Problems) {
             at("dial"),
             "bad_dial",
             format!("`{}` cannot be dialled: {why}", shown(dial)),
-            "write \"edge.partner.com:8443\"",
+            authority_fix(dial, "edge.partner.com:8443"),
         );
     }
     let limits =
@@ -240,8 +253,8 @@ fn check_texts(rule: &Rule, index: usize, problems: &mut Problems) {
             problems.add(
                 place!["rules", index, "connections", key],
                 "bad_limit",
-                format!("`{key}` must be between 1 and {}", NONE - 1),
-                "to allow nothing, write `deny: true`",
+                format!("`{key}: {}` must be between 1 and {}", limit.unwrap_or(0), NONE - 1),
+                format!("leave `{key}` out for no bound; to allow nothing, write `deny: true` in place of `connections`"),
             );
         }
     }
@@ -427,25 +440,36 @@ fn read_item(
         return Err((
             "bad_name",
             format!("`{}` is not a name, so `addresses` has no meaning beside it", shown(text)),
-            "write the network itself in `to`".into(),
+            match pattern.target {
+                Target::Net(_) => format!("write {} itself in `to`", shown(text)),
+                _ => "write the name that resolves to these addresses".into(),
+            },
         ));
     }
     let Some(addresses) = addresses else { return Ok((pattern, NONE)) };
     if rule.deny {
         return Err((
             "deny_has_terms",
-            "a deny rule lets nothing through, so `addresses` has no meaning".into(),
-            "write the name alone".into(),
+            format!(
+                "a deny rule lets nothing through, so the `addresses` of `{}` have no meaning",
+                shown(text)
+            ),
+            format!("write {} alone", shown(text)),
         ));
     }
     if addresses.is_empty() || addresses.len() > MAX_ADDRESSES {
         return Err((
             "bad_addresses",
             format!(
-                "`addresses` holds {} networks; 1 to {MAX_ADDRESSES} are possible",
+                "the `addresses` of `{}` hold {} networks; 1 to {MAX_ADDRESSES} are possible",
+                shown(text),
                 addresses.len()
             ),
-            "leave it out to take every public address".into(),
+            if addresses.is_empty() {
+                "leave `addresses` out to take every public address".into()
+            } else {
+                "write fewer, wider networks".into()
+            },
         ));
     }
     let mut nets = Vec::with_capacity(addresses.len());

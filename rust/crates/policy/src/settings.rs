@@ -8,6 +8,7 @@ use std::time::Duration;
 use egress_hello::name::{Host, Name, parse_authority, parse_host};
 
 use crate::document;
+use crate::explain::target;
 use crate::pattern::NAME_FIX;
 use crate::problem::{Problems, nearest, place};
 use crate::vocab::Accept;
@@ -130,7 +131,7 @@ fn check_listeners(raw: &[document::Listener], problems: &mut Problems) -> Vec<L
             problems.add(
                 at("name"),
                 "duplicate_listener",
-                format!("listener {other} is already called `{}`", shown(&listener.name)),
+                format!("listeners[{other}] is already called `{}`", shown(&listener.name)),
                 "give each listener its own name",
             );
         }
@@ -180,7 +181,7 @@ fn check_listeners(raw: &[document::Listener], problems: &mut Problems) -> Vec<L
                     at("to"),
                     "bad_destination",
                     format!("`{}` is not a destination: {why}", shown(to)),
-                    "write \"db.partner.com:5432\"",
+                    authority_fix(to, "db.partner.com:5432"),
                 );
                 None
             }
@@ -201,7 +202,10 @@ fn check_accept(
         problems.add(
             at("accept"),
             "bad_accept",
-            "a listener accepts exactly one protocol for now",
+            format!(
+                "`[{}]`: a listener accepts exactly one protocol",
+                shown(&listener.accept.join(", "))
+            ),
             "write one of tls, connect, tcp; use one listener each",
         );
         return None;
@@ -226,7 +230,7 @@ fn check_accept(
             at("to"),
             "needs_to",
             "a tcp listener cannot learn the destination from the client",
-            "add `to: \"host:port\"`",
+            "add what it leads to, such as `to: \"db.partner.com:5432\"`",
         ),
         (Accept::Tls | Accept::Connect, Some(_)) => problems.add(
             at("to"),
@@ -265,7 +269,10 @@ fn check_resolver(raw: &document::Resolver, problems: &mut Problems) -> Resolver
                 place!["settings", "resolver", "servers", index],
                 "bad_server",
                 format!("`{}` is not an address with a port", shown(server)),
-                "write \"10.0.0.10:53\"",
+                match server.parse::<IpAddr>() {
+                    Ok(ip) => format!("write \"{}\"", SocketAddr::new(ip, 53)),
+                    Err(_) => "write \"10.0.0.10:53\"".to_owned(),
+                },
             ),
         }
     }
@@ -274,20 +281,35 @@ fn check_resolver(raw: &document::Resolver, problems: &mut Problems) -> Resolver
         let here = || place!["settings", "resolver", "hosts", name.as_str()];
         let parsed: Vec<IpAddr> = addresses.iter().filter_map(|a| a.parse().ok()).collect();
         if parsed.len() != addresses.len() || parsed.is_empty() {
-            problems.add(
-                here(),
-                "bad_address",
-                format!("the addresses of `{}` must be IPv4 or IPv6 addresses", shown(name)),
-                "write for example 10.20.0.7",
-            );
+            let bad = addresses.iter().find(|address| address.parse::<IpAddr>().is_err());
+            let message = match bad {
+                Some(bad) => {
+                    format!(
+                        "`{}`, of `{}`, is not an IPv4 or IPv6 address",
+                        shown(bad),
+                        shown(name)
+                    )
+                }
+                None => format!("`{}` is given no address", shown(name)),
+            };
+            problems.add(here(), "bad_address", message, "write for example 10.20.0.7");
         }
         match parse_host(name.as_bytes()) {
-            Ok(Host::Name(name)) => drop(hosts.insert(name, parsed)),
+            Ok(Host::Name(host)) => {
+                if hosts.insert(host, parsed).is_some() {
+                    problems.add(
+                        here(),
+                        "duplicate_host",
+                        format!("`{}` is given twice, in two spellings", shown(name)),
+                        "put all its addresses under one of them",
+                    );
+                }
+            }
             Ok(Host::Ip(_)) => problems.add(
                 here(),
                 "bad_name",
                 format!("`{}` is an address, not a name", shown(name)),
-                "addresses need no entry here",
+                "remove it: an address is dialled as it is",
             ),
             Err(why) => problems.add(
                 here(),
@@ -301,7 +323,7 @@ fn check_resolver(raw: &document::Resolver, problems: &mut Problems) -> Resolver
         problems.add(
             at("min_ttl_ms"),
             "bad_ttl",
-            "min_ttl is above max_ttl",
+            format!("min_ttl ({} ms) is above max_ttl ({} ms)", raw.min_ttl_ms, raw.max_ttl_ms),
             "lower min_ttl, or raise max_ttl",
         );
     }
@@ -314,7 +336,7 @@ fn check_resolver(raw: &document::Resolver, problems: &mut Problems) -> Resolver
             problems.add(
                 at(key),
                 "bad_resolver",
-                format!("`{key}` must not be 0"),
+                format!("`{}` must not be 0", key.trim_end_matches("_ms")),
                 "leave it out to get the built-in value",
             );
         }
@@ -332,6 +354,14 @@ fn check_resolver(raw: &document::Resolver, problems: &mut Problems) -> Resolver
     }
 }
 
+/// What to write in place of `text`, which is no `host:port`.
+pub(crate) fn authority_fix(text: &str, example: &str) -> String {
+    match parse_host(text.as_bytes()) {
+        Ok(host) => format!("add the port, such as \"{}\"", target(&host, TLS_PORT)),
+        Err(_) => format!("write \"{example}\""),
+    }
+}
+
 /// Names of listeners, rules, groups and lists: letters of one case, so that they sort, log and compare alike.
 pub(crate) fn is_word(text: &str, max: usize) -> bool {
     let bytes = text.as_bytes();
@@ -340,11 +370,15 @@ pub(crate) fn is_word(text: &str, max: usize) -> bool {
         && bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
 }
 
+/// A text in which others had a say, without control characters: it goes to terminals and logs.
+pub(crate) fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
 /// Offending text as it may appear in a message: short, on one line, without control characters.
 pub(crate) fn shown(text: &str) -> String {
     const MOST: usize = 80;
-    let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    let mut short: String = text.chars().take(MOST).map(clean).collect();
+    let mut short = printable(&text.chars().take(MOST).collect::<String>());
     if text.chars().nth(MOST).is_some() {
         short.push('…');
     }

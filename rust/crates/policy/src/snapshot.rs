@@ -14,7 +14,7 @@ use crate::flat::*;
 use crate::names::Names;
 use crate::nets::Nets;
 use crate::problem::Problems;
-use crate::settings::Settings;
+use crate::settings::{Settings, printable};
 
 /// A rule's place in the document, and in its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -140,7 +140,7 @@ impl Snapshot {
         }
         let stored: Stored =
             serde_json::from_slice(&all[sections[Section::Settings as usize].clone()])
-                .map_err(|error| SnapshotError::Settings(error.to_string()))?;
+                .map_err(|error| SnapshotError::Settings(printable(&error.to_string())))?;
         let mut problems = Problems::default();
         let settings = Settings::check(&stored.settings, &mut problems);
         problems.into_result().map_err(|found| {

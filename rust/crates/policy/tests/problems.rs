@@ -144,6 +144,93 @@ fn each_mistake_outside_the_rules_has_its_code() {
     }
 }
 
+/// (what was written, the offending text in the message, what the fix proposes)
+#[test]
+fn each_mistake_is_quoted_and_its_fix_can_be_taken() {
+    let item =
+        |name: &str, addresses: Value| json!({"to": [{"name": name, "addresses": addresses}]});
+    for (to, other, message, fix) in [
+        ("api.*.com:8443", json!({}), "`api.*.com`", "api.example.com:8443"),
+        ("AWS", json!({}), "`AWS`", "`aws`; the host of this one label is written `aws.`"),
+        ("intranet", json!({}), "`intranet`", "`intranet.`"),
+        ("a_b!", json!({}), "`a_b!`", "api.stripe.com"),
+        ("x.org", json!({"dial": "y.org"}), "`y.org`", "\"y.org:443\""),
+        ("x.org", json!({"dial": "2001:db8::1"}), "`2001:db8::1`", "\"[2001:db8::1]:443\""),
+        ("x.org", json!({"dial": "y..org"}), "`y..org`", "\"edge.partner.com:8443\""),
+        (
+            "x.org",
+            json!({"connections": {"max": null, "new_per_second": 0}}),
+            "`new_per_second: 0`",
+            "leave `new_per_second` out",
+        ),
+        (
+            "",
+            item("10.2.0.0/16", json!(["10.0.0.0/8"])),
+            "`10.2.0.0/16`",
+            "write 10.2.0.0/16 itself",
+        ),
+        ("", item("x.org", json!([])), "`x.org`", "leave `addresses` out"),
+        ("", item("x.org", json!(vec!["10.0.0.1"; 1001])), "1001", "fewer"),
+    ] {
+        let found = problems(json!([rule("r", &[to], other.clone())]), |d| {
+            d["groups"] = json!({"aws": ["*.amazonaws.com"]})
+        });
+        let [problem] = found.as_slice() else { panic!("{to} {other}: {found:?}") };
+        assert!(problem.message.contains(message) && problem.fix.contains(fix), "{problem}");
+    }
+    type Change = fn(&mut Value);
+    let cases: [(Change, &str, &str); 6] = [
+        (
+            |d| d["settings"]["listeners"] = json!([{"name": "t", "bind": "[::]:1", "accept": ["tcp"], "port": null, "to": "x.org"}]),
+            "`x.org`",
+            "\"x.org:443\"",
+        ),
+        (
+            |d| d["settings"]["listeners"][0]["accept"] = json!(["tls", "connect"]),
+            "`[tls, connect]`",
+            "one listener each",
+        ),
+        (
+            |d| d["settings"]["resolver"]["servers"] = json!(["fd00::53"]),
+            "`fd00::53`",
+            "\"[fd00::53]:53\"",
+        ),
+        (
+            |d| d["settings"]["resolver"]["hosts"] = json!({"x.org": ["10.0.0.1", "y"]}),
+            "`y`, of `x.org`",
+            "10.20.0.7",
+        ),
+        (
+            |d| {
+                d["settings"]["resolver"]["hosts"] =
+                    json!({"X.org": ["10.0.0.1"], "x.org.": ["10.0.0.2"]})
+            },
+            "`x.org.` is given twice",
+            "one of them",
+        ),
+        (|d| d["settings"]["resolver"]["timeout_ms"] = json!(0), "`timeout`", "leave it out"),
+    ];
+    for (change, message, fix) in cases {
+        let found = problems(json!([]), change);
+        let [problem] = found.as_slice() else { panic!("{message}: {found:?}") };
+        assert!(problem.message.contains(message) && problem.fix.contains(fix), "{problem}");
+    }
+}
+
+/// Terminals act upon some of them.
+#[test]
+fn no_control_character_of_a_policy_gets_into_a_problem() {
+    let mut found =
+        problems(json!([rule("r\u{1b}", &["a\u{7f}s", "x\u{9b}.org"], json!({}))]), |d| {
+            d["groups"] = json!({"a\u{18}s": ["\u{1b}[2J"]})
+        });
+    found.extend(problems(json!([]), |d| d["settings"]["w\u{7f}rkers"] = json!(1)));
+    assert!(found.len() > 5, "{found:?}");
+    for problem in found {
+        assert!(!problem.to_string().chars().any(char::is_control), "{problem:?}");
+    }
+}
+
 #[test]
 fn all_problems_come_at_once() {
     let found = problems(
