@@ -41,6 +41,8 @@ const MIN_WORKER_AREAS: usize = 8;
 const RESERVED_DESCRIPTORS: u64 = 512;
 /// How long the workers may take to put a new policy in force, or to stop accepting, before that is reported without them.
 const WORKER_PATIENCE: Duration = Duration::from_secs(5);
+/// How often the wall clock is looked at while a rule has an `until`: it may be set forward at any time.
+const CLOCK_CHECK: Duration = Duration::from_secs(30);
 /// How long until a control process that could not be started is tried again.
 const CONTROL_RETRY: Duration = Duration::from_secs(1);
 /// Messages read before signals and timers get their turn: a control process gone wrong cannot drown them.
@@ -158,7 +160,7 @@ fn empty(mut stream: &UnixStream) {
     while matches!(io::Read::read(&mut stream, &mut bytes), Ok(n) if n > 0) {}
 }
 
-fn unix_seconds() -> u64 {
+pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
@@ -203,8 +205,10 @@ impl Gateway {
     /// How long nothing is due.
     fn wait_time(&self) -> Option<Timespec> {
         let now = Instant::now();
-        let expiry =
-            self.expiry.map(|at| now + Duration::from_secs(at.saturating_sub(unix_seconds())));
+        let expiry = self.expiry.map(|at| {
+            let left = Duration::from_secs(at.saturating_sub(unix_seconds()));
+            now + left.min(CLOCK_CHECK)
+        });
         let due = [self.control.start_at, self.drain_until, expiry].into_iter().flatten().min()?;
         Timespec::try_from(due.saturating_duration_since(now) + Duration::from_millis(1)).ok()
     }

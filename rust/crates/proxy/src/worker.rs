@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use crate::context::{CLIENT, Context, FlowToken, Step};
 use crate::flow::{Flow, Recorder, Work};
+use crate::gateway::unix_seconds;
 use crate::installed::{InForce, Installed};
 use crate::pool::{Buffers, Pipes};
 use crate::relay::{Edge, Lender, Peer, SCRATCH_BYTES};
@@ -240,7 +241,8 @@ impl Worker {
             u64::try_from(context.now.duration_since(self.started).as_nanos()).unwrap_or(u64::MAX);
         context.recorder.now_ns.set(ns);
         context.now_ms = ns / 1_000_000;
-        context.unix_seconds = (context.recorder.started_unix_ns + ns) / 1_000_000_000;
+        // Not counted on from the start: the clock may have been set since, and `until` is about the clock.
+        context.unix_seconds = unix_seconds();
     }
 
     fn wait(
@@ -557,6 +559,8 @@ impl Worker {
                     let _ = done.send(closed);
                 }
                 Ok(Mail::JudgeAgain) => {
+                    // This turn may have begun before the `until` that the letter is about.
+                    self.tick();
                     self.judge_all_again();
                 }
                 Ok(Mail::Drain { done }) => {
