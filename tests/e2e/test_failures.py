@@ -71,6 +71,28 @@ def test_an_upstream_that_never_answers_is_a_504(start: Start) -> None:
     assert 500 <= record["duration_ms"] < 5000
 
 
+def test_reloads_do_not_put_off_the_end_of_a_dial(start: Start) -> None:
+    """Each change of the policy begins the dial anew; the flow's time to be connected goes on."""
+    with full_queue() as port:
+
+        def policy(number: int) -> str:
+            return (
+                "timeouts: { connect: 1s }\nresolver: { timeout: 100ms, attempts: 1 }\n"
+                f"rules: [{{ name: r, to: ['127.0.0.1:{port}'] }}, {{ name: n{number}, to: [n{number}.example] }}]"
+            )
+
+        gateway = start(policy(0))
+        with socket.create_connection(gateway.address("proxy"), timeout=30) as client:
+            client.sendall(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (port, port))
+            client.settimeout(0.3)
+            for number in range(1, 40):
+                with contextlib.suppress(TimeoutError):
+                    assert client.recv(12) == b"HTTP/1.1 504"
+                    return
+                assert gateway.reload(policy(number)).returncode == 0
+    pytest.fail("40 reloads have kept the dial going")
+
+
 def test_a_resolver_that_times_out_is_a_504(start: Start) -> None:
     with silent_dns() as dns:
         gateway = start(
@@ -167,6 +189,25 @@ def test_a_rules_connections_are_bounded_over_all_workers(start: Start, serve: S
     finally:
         for client in held:
             client.close()
+
+
+def test_refused_clients_that_linger_take_no_place_of_the_rule(start: Start, serve: Serve) -> None:
+    upstream = serve(echo)
+    gateway = start(f"workers: 1\nrules: [{{ name: r, to: ['127.0.0.1:{upstream.port}'], connections: {{ max: 1 }} }}]")
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> tuple[socket.socket, bytes]:
+            client = stack.enter_context(socket.create_connection(gateway.address("proxy"), timeout=10))
+            client.sendall(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % ((upstream.port,) * 2))
+            return client, client.recv(12)
+
+        allowed, answer = connect()
+        assert answer == b"HTTP/1.1 200"
+        # None of these closes: the gateway waits a while for each to have read its refusal.
+        assert [connect()[1] for _ in range(5)] == [b"HTTP/1.1 429"] * 5
+        allowed.close()
+        gateway.record(verdict="allow")
+        assert connect()[1] == b"HTTP/1.1 200"
 
 
 def test_a_rules_new_connections_are_bounded_in_rate(start: Start, serve: Serve) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import time
@@ -66,6 +67,24 @@ def test_a_denied_flow_has_its_grace(start: Start, serve: Serve) -> None:
         with pytest.raises(ConnectionResetError):
             client.recv(1)
         assert time.monotonic() - began > 0.5
+
+
+def test_a_closing_flow_counts_once_and_takes_no_place_of_its_rule(start: Start, serve: Serve) -> None:
+    """Each further change counted it again, and `connections.max` kept out those that the rule now allows."""
+    upstream = serve(echo)
+
+    def policy(source: str, more: str = "") -> str:
+        rule = f"name: r, from: {{ cidr: {source} }}, to: ['127.0.0.1:{upstream.port}'], connections: {{ max: 1 }}"
+        return f"timeouts: {{ grace: 30s }}\nrules: [{{ {rule} }}{more}]"
+
+    gateway = start(policy("127.0.0.1"))
+    with tunnel(gateway, upstream.port):
+        for number in range(3):
+            assert gateway.reload(policy("127.0.0.2", f", {{ name: n, to: [n{number}.example] }}")).returncode == 0
+        assert re.search(r"^egress_policy_closed_flows_total\S* 1$", gateway.egress("metrics").stdout, re.MULTILINE)
+        with socket.create_connection(gateway.address("proxy"), 20, ("127.0.0.2", 0)) as other:
+            other.sendall(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % ((upstream.port,) * 2))
+            assert other.recv(12) == b"HTTP/1.1 200"
 
 
 def test_a_rule_that_comes_back_within_the_grace_keeps_the_flow(start: Start, serve: Serve) -> None:

@@ -564,11 +564,14 @@ impl Worker {
                     self.judge_all_again();
                 }
                 Ok(Mail::Drain { done }) => {
-                    // What waits in the queues has been promised a gateway; closing the listener would reset it.
+                    // What waits in the queues has been promised a gateway; closing the listener would reset it. What
+                    // comes meanwhile, beyond a whole queue, has not.
                     for index in 0..self.listeners.len() {
                         self.listeners[index].ready = true;
-                        while self.listeners[index].ready {
-                            self.accept_batch(index);
+                        for _ in 0..=egress_sys::BACKLOG as usize / ACCEPT_BATCH {
+                            if self.listeners[index].ready {
+                                self.accept_batch(index);
+                            }
                         }
                     }
                     self.draining = true;

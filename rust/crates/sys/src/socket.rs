@@ -10,7 +10,7 @@ use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 /// Connections that may wait in one listener's accept queue; the kernel cuts it to net.core.somaxconn.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 /// An idle connection is probed after this long, then every `KEEPALIVE_EVERY`, and given up after `KEEPALIVE_TRIES`:
 /// a peer that vanished is noticed in under three minutes.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);

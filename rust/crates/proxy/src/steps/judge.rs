@@ -135,8 +135,12 @@ impl Context {
             flow.publish();
             return self.reach_again(token, flow);
         }
-        self.count(WorkerCounter::PolicyClosed);
+        if flow.stage != Stage::Closing {
+            self.count(WorkerCounter::PolicyClosed);
+        }
         flow.take_decision(decision, policy.generation);
+        // What the rule before allows at once is for flows that it still allows.
+        flow.held = None;
         flow.verdict = Verdict::Deny;
         flow.reason = Reason::PolicyChanged;
         let grace = policy.snapshot.settings().timeouts.grace;

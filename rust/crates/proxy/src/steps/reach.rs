@@ -44,6 +44,20 @@ fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
 }
 
+/// How long the resolver may take.
+fn resolve_ms(policy: &Installed) -> u64 {
+    let resolver = &policy.snapshot.settings().resolver;
+    let patience = millis(resolver.timeout).saturating_mul(resolver.attempts.max(1).into());
+    patience.saturating_mul(2) + RESOLVER_MARGIN_MS
+}
+
+/// When the flow has to be connected at the latest, however often a change of the policy makes it begin anew.
+fn reach_by_ms(flow: &Flow, policy: &Installed) -> u64 {
+    let heard_us = if flow.first_bytes_us == NONE_U32 { 0 } else { flow.first_bytes_us };
+    let heard_ms = flow.start_ns / 1_000_000 + u64::from(heard_us) / 1000;
+    heard_ms + resolve_ms(policy) + millis(policy.snapshot.settings().timeouts.connect)
+}
+
 impl Context {
     /// Finds the addresses of the destination: at hand, or asked of the resolver.
     pub(crate) fn reach(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
@@ -58,10 +72,8 @@ impl Context {
                 if let Some(known) = self.known(&name) {
                     return self.resolved(token, flow, &name, &Ok(known));
                 }
-                let resolver = &policy.snapshot.settings().resolver;
-                let patience =
-                    millis(resolver.timeout).saturating_mul(resolver.attempts.max(1).into());
-                self.wake_at(token, self.now_ms + patience.saturating_mul(2) + RESOLVER_MARGIN_MS);
+                let deadline = self.now_ms + resolve_ms(&policy);
+                self.wake_at(token, deadline.min(reach_by_ms(flow, &policy)));
                 flow.resolve_us = flow.age_us();
                 self.resolver.ask(name, self.worker, token.number());
                 Step::Stay
@@ -174,7 +186,7 @@ impl Context {
         };
         // A tunnel's first bytes come only once its client has been told that it is open.
         let speaks_first = flow.accept != Accept::Connect && !bytes.rest().is_empty();
-        let deadline_ms = self.now_ms + connect_ms;
+        let deadline_ms = (self.now_ms + connect_ms).min(reach_by_ms(flow, &policy));
         let dialing = Dialing::new(passed, self.now_ns(), deadline_ms, speaks_first);
         flow.work = Work::Dial(Box::new(dialing), bytes);
         flow.enter(Stage::Connecting);

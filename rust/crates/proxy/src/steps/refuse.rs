@@ -37,6 +37,8 @@ impl Context {
     ) -> Step {
         flow.reason = reason;
         flow.end = end;
+        // A client that is slow to hear it takes no place of the rule's meanwhile.
+        flow.held = None;
         if end == End::Refused {
             flow.verdict = Verdict::Deny;
         }
