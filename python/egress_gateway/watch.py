@@ -54,8 +54,8 @@ class Watcher:
         self._looking = asyncio.Lock()
         self._wake = asyncio.Event()
         self._rewatch = asyncio.Event()
-        #: Paths that have been loaded but not looked at yet.
-        self._adopt: set[str] = set()
+        #: Paths that have been loaded but not looked at yet, and when that was (Unix seconds).
+        self._adopt: dict[str, float] = {}
         self.baseline: Fingerprint = {}
         self.looks = 0
 
@@ -74,7 +74,7 @@ class Watcher:
         self._paths = list(paths)
         self._rewatch.set()
         if loaded_at is not None:
-            self._adopt = {path for path in added if _written_before(path, loaded_at)}
+            self._adopt = dict.fromkeys(added, loaded_at)
 
     async def look(self) -> Fingerprint:
         """The contents as they are now. Runs in a thread; looks never overlap."""
@@ -102,7 +102,9 @@ class Watcher:
         """Whether the contents differ from the baseline, once they hold still. Puts the baseline forward itself,
         so a file that cannot be loaded is reported once and not at every look."""
         seen = await self.look()
-        adopted, self._adopt = {path: seen[path] for path in self._adopt if path in seen}, set()
+        # Asked after the look: what was written since the load may be what the look has seen.
+        adopted = {path: seen[path] for path, at in self._adopt.items() if path in seen and _written_before(path, at)}
+        self._adopt = {}
         self.baseline = {**adopted, **self.baseline}
         if seen == self.baseline:
             return False

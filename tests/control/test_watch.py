@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,26 @@ def test_the_swap_of_a_mounted_config_map_is_seen_once(tmp_path: Path) -> None:
     (tmp_path / "..data").symlink_to("..1")
     (tmp_path / "policy.yaml").symlink_to("..data/policy.yaml")
     assert changes(tmp_path, tmp_path, swap) == 1
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_list_that_was_just_loaded_is_no_change_and_its_edit_is(tmp_path: Path, edited: bool) -> None:
+    policy, names = tmp_path / "policy.yaml", tmp_path / "names.txt"
+    policy.write_text("one")
+    names.write_text("one.example")
+
+    async def count() -> int:
+        watcher = Watcher([str(policy)], lambda: asyncio.sleep(0))
+        watcher.baseline = await watcher.look()
+        # The clock of a file system may be a tick behind.
+        await asyncio.sleep(0.05)
+        watcher.set_paths([str(policy), str(names)], time.time())
+        await asyncio.sleep(0.05)
+        if edited:
+            names.write_text("two.example")
+        return sum([await watcher._settled_change() for _ in range(2)])
+
+    assert asyncio.run(count()) == edited
 
 
 class Scripted(Watcher):
