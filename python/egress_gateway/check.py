@@ -8,8 +8,10 @@ from collections.abc import Iterable
 import msgspec
 
 from egress_core._dataplane import Policy, PolicyError
+from egress_gateway.document import Document
 from egress_gateway.errors import ConfigError, ConfigErrors, Path
 from egress_gateway.load import Draft, Loaded
+from egress_gateway.merge import Origin
 from egress_gateway.messages import Memo
 
 # What the compiler says of names that it does not find: worthless while a file is missing from the document.
@@ -21,10 +23,15 @@ class Checked(msgspec.Struct, frozen=True):
 
     loaded: Loaded
     policy: Policy
+    document: Document
 
     def memo(self) -> Memo:
         """What the next control process has to know of it."""
         return Memo(admin=self.loaded.admin, log=self.loaded.log)
+
+    def error(self, path: Path, code: str, message: str, fix: str) -> ConfigError:
+        """An error at the place in a file that a path of the document comes from, if there is one."""
+        return _error(self.document.trace(path), code, message, fix)
 
 
 def check(paths: Iterable[str | os.PathLike[str]]) -> Checked:
@@ -44,7 +51,14 @@ def check(paths: Iterable[str | os.PathLike[str]]) -> Checked:
             raise
     if draft.errors:
         raise ConfigErrors(draft.sorted_errors())
-    return Checked(draft.loaded(), policy)
+    return Checked(draft.loaded(), policy, draft.document)
+
+
+def _error(origin: Origin | None, code: str, message: str, fix: str) -> ConfigError:
+    if origin is None:
+        return ConfigError(file="-", code=code, message=message, fix=fix)
+    source, place = origin
+    return source.error(place, code, message, fix)
 
 
 def _take_over(draft: Draft, path: Path, code: str, message: str, fix: str) -> None:
@@ -52,7 +66,7 @@ def _take_over(draft: Draft, path: Path, code: str, message: str, fix: str) -> N
     origin = draft.document.trace(path)
     if origin is None:
         if not draft.errors:
-            draft.errors.append(ConfigError(file="-", code=code, message=message, fix=fix))
+            draft.errors.append(_error(None, code, message, fix))
         return
     source, place = origin
     reported = draft.reported.get(source.file, set())
@@ -60,7 +74,7 @@ def _take_over(draft: Draft, path: Path, code: str, message: str, fix: str) -> N
         return
     if draft.errors and (code == "tie" or (draft.partial and code in _REFERENCES)):
         return
-    draft.errors.append(source.error(place, code, message, fix))
+    draft.errors.append(_error(origin, code, message, fix))
 
 
 def _related(one: Path, other: Path) -> bool:

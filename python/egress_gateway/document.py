@@ -64,10 +64,9 @@ class Document:
                 return source, start + tuple(_written(item) for item in path[length:])
         if path and isinstance(path[-1], str) and path[-1].endswith("_ms"):
             return self.trace((*path[:-1], path[-1].removesuffix("_ms")))
-        # A built-in value that does not go with a given one: the section is the place.
-        return next(
-            (self.origins[each] for each in self.origins if len(path) > 1 and each[: len(path) - 1] == path[:-1]), None
-        )
+        # A built-in value that does not go with a given one: the section is the place. `settings` is none of a file.
+        section = path if path[:-1] == ("settings",) else path[:-1]
+        return next((self.origins[each] for each in self.origins if section and each[: len(section)] == section), None)
 
     def _kept(self, items: list[Any], here: Path, origin: Origin) -> list[Any]:
         """Items without the broken ones; the ones behind those have moved."""

@@ -37,7 +37,8 @@ class Mark(NamedTuple):
 
 
 class ConfigError(msgspec.Struct, frozen=True, kw_only=True):
-    """One mistake. `line` is 0 when the file as a whole is meant (it cannot be read, it is missing)."""
+    """One mistake. `line` is 0 when the file as a whole is meant (it cannot be read, it is missing); `file` is `-` when
+    no file is to blame."""
 
     file: str
     message: str
@@ -52,7 +53,9 @@ class ConfigError(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def place(self) -> str:
-        """`file:line:column`, or the file alone."""
+        """`file:line:column`, or the file alone, or nothing."""
+        if self.file == "-":
+            return ""
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
     def headline(self) -> str:

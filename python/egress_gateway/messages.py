@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 #: Version of the protocol. Raised whenever a message gains, loses or changes a key.
-VERSION: Final = 1
+VERSION: Final = 2
 
 #: Bytes. The largest packet either side sends; the data plane's receive buffer has this size.
 MAX_MESSAGE: Final = 32 * 1024
@@ -76,6 +76,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     message: str
     fix: str = ""
+    #: The part of the normalised document that is to blame; empty when none is.
+    at: tuple[str | int, ...] = ()
 
 
 class Installed(Message, kw_only=True):

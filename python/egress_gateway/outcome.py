@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
 
 from egress_gateway.errors import ConfigError, ConfigErrors
-from egress_gateway.messages import Fault
 
 #: Errors kept per outcome; the rest is counted. A status answer stays within a few hundred KiB.
 MAX_ERRORS: Final = 50
@@ -96,11 +94,6 @@ def _from_config_error(error: ConfigError) -> Trouble:
         column=error.column,
         shown=error.render(),
     )
-
-
-def from_faults(faults: Iterable[Fault]) -> list[Trouble]:
-    """What the data plane says against a snapshot."""
-    return [trouble(fault.code, fault.message, fault.fix) for fault in list(faults)[:MAX_ERRORS]]
 
 
 def trouble(code: str, message: str, fix: str) -> Trouble:

@@ -21,7 +21,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from egress_gateway import outcome as outcomes
 from egress_gateway.channel import Channel, ChannelClosedError
-from egress_gateway.errors import ConfigErrors
+from egress_gateway.errors import ConfigError, ConfigErrors, Path
 from egress_gateway.messages import Installed, Memo, ProtocolError, Refused
 from egress_gateway.outcome import Outcome, Trouble
 
@@ -46,6 +46,7 @@ class Candidate(Protocol):
     @property
     def policy(self) -> Sealable: ...
     def memo(self) -> Memo: ...
+    def error(self, path: Path, code: str, message: str, fix: str) -> ConfigError: ...
 
 
 C = TypeVar("C", bound=Candidate)
@@ -129,7 +130,7 @@ class Reloader(Generic[C]):
                 self.generation, self.digest = reply.generation, candidate.policy.digest
                 result, closing = ("changed" if reply.changed else "unchanged"), reply.closing
             else:
-                result, errors = "refused", outcomes.from_faults(reply.errors)
+                raise ConfigErrors(candidate.error(one.at, one.code, one.message, one.fix) for one in reply.errors)
         except ConfigErrors as found:
             result = "refused"
             errors, more = outcomes.from_config(found)

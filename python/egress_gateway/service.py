@@ -169,7 +169,7 @@ class Service:
             if before != after and override is None:
                 message = f"`{key}` cannot change while the gateway runs ({before or 'off'} to {after or 'off'})"
                 fix = "put it back, or restart the gateway (it drains first)"
-                errors.append(ConfigError(file="-", code="needs_restart", message=message, fix=fix))
+                errors.append(candidate.error(tuple(key.split(".")), "needs_restart", message, fix))
         if errors:
             raise ConfigErrors(errors)
 

@@ -103,7 +103,7 @@ def played(play: Callable[[Peer], Coroutine[Any, Any, None]]) -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
-    "oversize": (b'{"v": 1, "type": "reload"}'.ljust(messages.MAX_MESSAGE + 1), "packet larger"),
+    "oversize": (b'{"v": 2, "type": "reload"}'.ljust(messages.MAX_MESSAGE + 1), "packet larger"),
     "unknown type": ({"type": "resign"}, "resign"),
     "unknown key": ({"type": "reload", "why": "because"}, "why"),
     "a key too few": ({"type": "installed", "id": 1}, "generation"),
@@ -111,7 +111,7 @@ WRONG: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "another version": ({"type": "reload", "v": messages.VERSION + 1}, "restart the gateway"),
     "no version": (b'{"type": "reload"}', "restart the gateway"),
     "not JSON": (b"reload", "not a message"),
-    "not text": (b'{"v": 1, "type": "\xff"}', "not a message"),
+    "not text": (b'{"v": 2, "type": "\xff"}', "not a message"),
     "a hello without memory": (HELLO, "without exactly one descriptor"),
 }
 

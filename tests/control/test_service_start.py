@@ -37,6 +37,7 @@ def test_a_port_that_is_taken_is_named_with_its_listener(tmp_path: Path) -> None
             f'listeners:\n  - {{ name: front, bind: "127.0.0.1:{port}", accept: connect }}\nrules: []\n',
         )
     assert "front" in said and str(port) in said
+    assert "policy.yaml:5:26: listeners[0].bind: " in said
 
 
 def test_a_control_plane_that_starts_over_broken_files_serves_the_old_policy(tmp_path: Path) -> None:

@@ -10,18 +10,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use egress_flowlog::{Geometry, Segment, WorkerCounter};
-use egress_policy::{RuleId, Settings, Snapshot};
+use egress_policy::{Settings, Snapshot};
 use egress_sys::{Received as Arrived, SealedMap, SharedMemory};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::pipe;
 
 use crate::control::Control;
-use crate::installed::Installed;
-use crate::limits::{Bounds, Limits};
+use crate::installed::{Installed, needs_restart};
 use crate::log;
 use crate::message::{
-    FromControl, ListenerStatus, Received, Refusal, ToControl, VERSION, WorkerStatus,
+    FromControl, ListenerStatus, MAX_REFUSALS, Received, Refusal, ToControl, VERSION, WorkerStatus,
 };
 use crate::options::Options;
 use crate::resolver::{self, Handle};
@@ -368,7 +367,10 @@ impl Gateway {
             FromControl::Install { id, memo } => {
                 let answer = match self.install(id, descriptors) {
                     Ok(installed) => installed,
-                    Err(errors) => ToControl::Refused { id, errors },
+                    Err(mut errors) => {
+                        errors.truncate(MAX_REFUSALS);
+                        ToControl::Refused { id, errors }
+                    }
                 };
                 if let (ToControl::Installed { .. }, Some(running)) = (&answer, &mut self.running) {
                     running.memo = memo;
@@ -409,8 +411,7 @@ impl Gateway {
         id: u64,
         descriptors: Vec<OwnedFd>,
     ) -> Result<ToControl<'static>, Vec<Refusal>> {
-        let refuse =
-            |code, message: String, fix: &str| vec![Refusal { code, message, fix: fix.to_owned() }];
+        let refuse = |code, message: String, fix: &str| vec![Refusal::new(code, message, fix)];
         let Some(fd) = descriptors.into_iter().next() else {
             return Err(refuse(
                 "no_snapshot",
@@ -442,9 +443,7 @@ impl Gateway {
                 return Err(fixed);
             }
         }
-        let limits = limits_of(&snapshot, before.as_ref().map(|before| &before.limits));
-        let generation = before.as_ref().map_or(0, |before| before.generation) + 1;
-        let installed = Arc::new(Installed { generation, snapshot, limits });
+        let installed = Arc::new(Installed::new(snapshot, before.as_deref()));
         let closing = match &before {
             None => {
                 self.running = Some(self.start(Arc::clone(&installed))?);
@@ -453,7 +452,7 @@ impl Gateway {
             Some(before) => self.swap(before, &installed),
         };
         self.plan_expiry();
-        Ok(ToControl::Installed { id, generation, changed: true, closing })
+        Ok(ToControl::Installed { id, generation: installed.generation, changed: true, closing })
     }
 
     /// Hands the new policy to every worker and waits until all decide by it.
@@ -485,29 +484,32 @@ impl Gateway {
         let most = self.segment.geometry().workers as usize;
         if count > most {
             let message = format!("`workers: {count}` is more than this machine can use");
-            return Err(vec![Refusal {
-                code: "workers",
-                message,
-                fix: format!("write auto, or at most {most}"),
-            }]);
+            let fix = format!("write auto, or at most {most}");
+            let place = ["settings".into(), "workers".into()];
+            return Err(vec![Refusal::new("workers", message, fix).at(place)]);
         }
         let mut bound = Vec::new();
         let mut errors = Vec::new();
-        for listener in &settings.listeners {
+        for (index, listener) in settings.listeners.iter().enumerate() {
             match egress_sys::listen(listener.bind, count) {
                 Ok(listening) => bound.push((listener, listening)),
-                Err(error) => errors.push(Refusal {
-                    code: "bind",
-                    message: format!("listener {}: {} cannot be served: {error}", listener.name, listener.bind),
-                    fix: "choose another `bind`, or end the process that serves it (ss -ltnp shows which)".to_owned(),
-                }),
+                Err(error) => {
+                    let message = format!(
+                        "listener {}: {} cannot be served: {error}",
+                        listener.name, listener.bind
+                    );
+                    let fix = "choose another `bind`, or end the process that serves it (ss -ltnp shows which)";
+                    let place =
+                        ["settings".into(), "listeners".into(), index.into(), "bind".into()];
+                    errors.push(Refusal::new("bind", message, fix).at(place));
+                }
             }
         }
         if !errors.is_empty() {
             return Err(errors);
         }
         let failed = |what: &str, error: io::Error| {
-            vec![Refusal { code: "start", message: format!("{what}: {error}"), fix: String::new() }]
+            vec![Refusal::new("start", format!("{what}: {error}"), "")]
         };
         let max_flows = max_flows(settings, count);
         let mut boxes = Vec::new();
@@ -622,34 +624,4 @@ fn max_flows(settings: &Settings, workers: usize) -> usize {
         egress_sys::descriptor_limit().unwrap_or(u64::MAX / 2).saturating_sub(RESERVED_DESCRIPTORS);
     let possible = (descriptors / 2 / workers.max(1) as u64).clamp(64, u64::from(MAX_FLOWS));
     usize::try_from(possible).unwrap_or(64)
-}
-
-fn limits_of(snapshot: &Snapshot, before: Option<&Limits>) -> Limits {
-    let limited =
-        (0..u32::try_from(snapshot.rule_count()).unwrap_or(u32::MAX)).filter_map(|index| {
-            let rule = snapshot.rule(RuleId(index))?;
-            let bounds = Bounds { max: rule.max_connections, new_per_second: rule.new_per_second };
-            (bounds.max.is_some() || bounds.new_per_second.is_some())
-                .then(|| (index, rule.name.to_owned(), bounds))
-        });
-    Limits::new(limited, before)
-}
-
-/// What of the settings cannot change under a running gateway, with each difference named.
-fn needs_restart(before: &Settings, after: &Settings) -> Vec<Refusal> {
-    let mut errors = Vec::new();
-    let mut fixed = |what: &str, same: bool| {
-        if !same {
-            errors.push(Refusal {
-                code: "needs_restart",
-                message: format!("`{what}` cannot change while the gateway runs"),
-                fix: "put it back, or restart the gateway (it drains first)".to_owned(),
-            });
-        }
-    };
-    fixed("workers", before.workers == after.workers);
-    fixed("max_flows", before.max_flows == after.max_flows);
-    fixed("low_latency", before.low_latency == after.low_latency);
-    fixed("listeners", before.listeners == after.listeners);
-    errors
 }

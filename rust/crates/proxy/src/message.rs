@@ -1,10 +1,13 @@
 //! The messages between data plane and control plane: few, versioned, bounded. One JSON object each; large things travel
 //! as descriptors beside them.
 
+use egress_policy::PathPart;
 use serde::{Deserialize, Serialize};
 
 /// Raised when a message changes its meaning; both sides refuse another version.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
+/// Refusals in one message; with a few hundred bytes each they stay well below its bound.
+pub(crate) const MAX_REFUSALS: usize = 50;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Sent<'a> {
@@ -66,6 +69,23 @@ pub(crate) struct Refusal {
     pub code: &'static str,
     pub message: String,
     pub fix: String,
+    /// The part of the normalised document that is to blame; empty when none is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub at: Vec<PathPart>,
+}
+
+impl Refusal {
+    pub(crate) fn new(
+        code: &'static str,
+        message: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self { code, message: message.into(), fix: fix.into(), at: Vec::new() }
+    }
+
+    pub(crate) fn at<const N: usize>(self, place: [PathPart; N]) -> Self {
+        Self { at: place.into(), ..self }
+    }
 }
 
 #[derive(Debug, Serialize)]
