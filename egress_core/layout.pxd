@@ -5,7 +5,7 @@ change of either without the other is a failed test and never a misread field. A
 """
 
 cdef enum:
-    LAYOUT_VERSION = 1
+    LAYOUT_VERSION = 2
 
     SIZE_HEADER = 4096
     # One page per worker, and one for the resolver, so that no two writers share a cache line.
@@ -36,6 +36,9 @@ cdef enum:
     HEADER_PID = 80
     HEADER_RESOLVER_OFFSET = 88
     HEADER_TOTAL_SIZE = 96
+
+    # Within a worker's counter page, behind the counters.
+    WORKER_LIVE_USED = 4032
 
     # Within the ring's control page. `tail` has a cache line of its own: it is the only word that the reader writes.
     RING_HEAD = 0

@@ -71,7 +71,7 @@ cdef class Live:
         rows = []
         for w in range(self.segment._workers):
             table = self.segment.live(w)
-            for slot in range(self.segment._live_capacity):
+            for slot in range(self.segment.live_used(w)):
                 if <uint64_t> len(rows) >= limit:
                     return rows
                 got = take(table + <uint64_t> slot * SIZE_LIVE_SLOT, copy)
@@ -114,7 +114,7 @@ cdef class Live:
         for w in range(self.segment._workers):
             for number in range(256):
                 counts[number] = 0
-            for i in range(self.segment._live_capacity):
+            for i in range(self.segment.live_used(w)):
                 slot = self.segment.live(w) + <uint64_t> i * SIZE_LIVE_SLOT
                 # A count needs no consistent slot: the stage is one byte, and the next look corrects it.
                 if egress_relaxed(slot + LIVE_SEQ) != 0:

@@ -4,8 +4,6 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from egress_core.record cimport Words
 
-from egress_core.record cimport Words
-
 
 cdef class Segment:
     cdef char *base
@@ -16,6 +14,7 @@ cdef class Segment:
 
     cdef char *worker(self, uint32_t index) noexcept nogil
     cdef char *live(self, uint32_t index) noexcept nogil
+    cdef uint32_t live_used(self, uint32_t index) noexcept nogil
 
 
 cdef int words_from(Words *words, dict vocabulary, str kind, list keep) except -1

@@ -141,6 +141,11 @@ cdef class Segment:
         return (self.worker(index) + SIZE_COUNTER_PAGE + SIZE_RING_CONTROL
                 + <uint64_t> self._ring_capacity * SIZE_RECORD)
 
+    cdef uint32_t live_used(self, uint32_t index) noexcept nogil:
+        """Slots of a worker's live table that were ever written: beyond them a look would only fill holes of the file
+        with pages."""
+        return <uint32_t> min(egress_relaxed(self.worker(index) + WORKER_LIVE_USED), <uint64_t> self._live_capacity)
+
     @property
     def workers(self):
         return self._workers
@@ -430,8 +435,9 @@ def layout():
         "header.workers_offset": HEADER_WORKERS_OFFSET, "header.totals_offset": HEADER_TOTALS_OFFSET,
         "header.totals_size": HEADER_TOTALS_SIZE, "header.boot_unix_ns": HEADER_BOOT_UNIX_NS,
         "header.pid": HEADER_PID, "header.resolver_offset": HEADER_RESOLVER_OFFSET,
-        "header.total_size": HEADER_TOTAL_SIZE, "ring.head": RING_HEAD, "ring.dropped": RING_DROPPED,
-        "ring.tail": RING_TAIL, "record.flow_id": RECORD_FLOW_ID, "record.generation": RECORD_GENERATION,
+        "header.total_size": HEADER_TOTAL_SIZE, "worker.live_used": WORKER_LIVE_USED,
+        "ring.head": RING_HEAD, "ring.dropped": RING_DROPPED, "ring.tail": RING_TAIL,
+        "record.flow_id": RECORD_FLOW_ID, "record.generation": RECORD_GENERATION,
         "record.start_unix_ns": RECORD_START_UNIX_NS, "record.duration_ns": RECORD_DURATION_NS,
         "record.bytes_up": RECORD_BYTES_UP, "record.bytes_down": RECORD_BYTES_DOWN,
         "record.first_bytes_us": RECORD_FIRST_BYTES_US, "record.resolve_us": RECORD_RESOLVE_US,

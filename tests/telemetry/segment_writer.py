@@ -75,7 +75,7 @@ class SegmentWriter:
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         self.map = mmap.mmap(self.fd, self.size)
         self.map[0:8] = b"EGRESSTM"
-        for key, value in (("version", 1), ("header_size", 4096), ("record_size", 512), ("live_slot_size", 256),
+        for key, value in (("version", 2), ("header_size", 4096), ("record_size", 512), ("live_slot_size", 256),
                            ("workers", workers), ("ring_capacity", ring), ("live_capacity", live)):  # fmt: skip
             self.put(f"header.{key}", value, "<I")
         for key, value in (("worker_stride", self.stride), ("workers_offset", 4096), ("totals_offset", self.totals),
@@ -124,3 +124,5 @@ class SegmentWriter:
         self.map[at + AT["live.source"] : at + AT["live.source"] + 16] = address("10.0.0.9")
         self.map[at + AT["live.name"] : at + AT["live.name"] + min(len(name), 144)] = name[:144]
         self.put("live.seq", seq, base=at)
+        page = self.control(worker) - 4096
+        self.put("worker.live_used", max(index + 1, self.get("worker.live_used", page)), base=page)

@@ -1,6 +1,7 @@
 """Records are folded and logged exactly, and hostile memory is survived."""
 
 import json
+import os
 import random
 import struct
 
@@ -145,3 +146,24 @@ def test_live_slots_are_whole_or_skipped() -> None:
     assert [flow["decision"] for flow in flows] == [f"{1:016x}", f"{3:016x}"] and live.torn == 1
     assert flows[0]["name"] == "x" * 144 and flows[0]["name_cut"] and flows[1]["stage"] == "unknown"
     assert live.stages()[0]["relaying"] == 2
+
+
+def test_a_look_at_the_live_flows_fills_no_holes_of_the_segment() -> None:
+    writer = SegmentWriter(workers=8, live=65536)
+    segment = Segment(writer.fd)
+    live = Live(segment, VOCABULARY)
+    writer.write_live(40)
+    assert live.stages()[0]["relaying"] == 1 and len(live.flows()) == 1  # the counter pages, by the way
+    before = os.fstat(writer.fd).st_blocks
+    writer.write_live(3, worker=7)
+    assert sum(row["relaying"] for row in live.stages()) == 2 and len(live.flows()) == 2
+    assert os.fstat(writer.fd).st_blocks - before <= 8, "more than the page of the one new slot"
+    assert before * 512 < 1 << 20
+
+
+def test_a_lie_about_the_live_slots_in_use_ends_at_the_table() -> None:
+    writer = SegmentWriter(live=4)
+    live = Live(Segment(writer.fd), VOCABULARY)
+    writer.write_live(3)
+    writer.put("worker.live_used", 2**64 - 1, base=writer.control() - 4096)
+    assert len(live.flows()) == 1 and live.stages()[0]["relaying"] == 1

@@ -3,7 +3,7 @@
 /// `b"EGRESSTM"` read as a little-endian word.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"EGRESSTM");
 /// Raised with every change of an offset, a size or a meaning.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 pub const HEADER_SIZE: usize = 4096;
 /// One page per worker (and one for the resolver), so that no two writers share a cache line.
 pub const COUNTER_PAGE: usize = 4096;
@@ -33,6 +33,11 @@ offsets! {
         TOTALS_OFFSET = 56 "totals_offset", TOTALS_SIZE = 64 "totals_size", BOOT_UNIX_NS = 72 "boot_unix_ns",
         PID = 80 "pid", RESOLVER_OFFSET = 88 "resolver_offset", TOTAL_SIZE = 96 "total_size",
     }
+}
+
+offsets! {
+    /// What stands on a worker's counter page behind the counters.
+    worker, "worker." { LIVE_USED = 4032 "live_used", }
 }
 
 offsets! {
@@ -90,7 +95,7 @@ const SIZES: &[(&str, usize)] = &[
 
 /// Every offset and size by its key.
 pub fn fields() -> impl Iterator<Item = (&'static str, usize)> {
-    [header::FIELDS, ring::FIELDS, record::FIELDS, live::FIELDS, SIZES]
+    [header::FIELDS, worker::FIELDS, ring::FIELDS, record::FIELDS, live::FIELDS, SIZES]
         .into_iter()
         .flatten()
         .copied()

@@ -1,5 +1,6 @@
 //! The table of live flows: a slot per flow under a sequence lock, so that a reader takes whole slots or none.
 
+use std::cell::Cell;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::atomic::{
     AtomicU64,
@@ -39,11 +40,15 @@ pub struct LiveFlow<'a> {
 #[derive(Debug)]
 pub struct LiveTable {
     words: &'static [AtomicU64],
+    /// Slots from the start of the table that were ever written. A reader that looks no further leaves the rest of the
+    /// table without pages: reading a hole of shared memory fills it.
+    used: Cell<usize>,
+    published: &'static AtomicU64,
 }
 
 impl LiveTable {
-    pub(crate) fn new(words: &'static [AtomicU64]) -> Self {
-        Self { words }
+    pub(crate) fn new(words: &'static [AtomicU64], published: &'static AtomicU64) -> Self {
+        Self { words, used: Cell::new(0), published }
     }
 
     /// Slots, which is also the most flows that the worker may hold.
@@ -78,6 +83,10 @@ impl LiveTable {
         b[at::NAME_LEN] = u8::try_from(flow.name.len()).unwrap_or(u8::MAX);
         put_text(&mut b, at::NAME, LIVE_NAME_ROOM, flow.name);
 
+        if slot >= self.used.get() {
+            self.used.set(slot + 1);
+            self.published.store(slot as u64 + 1, Relaxed);
+        }
         let words = self.slot(slot);
         let seq = words[0].load(Relaxed);
         let free = seq == 0;

@@ -100,7 +100,10 @@ impl Segment {
         WorkerArea {
             counters: Counters::new(self.area(start, layout::COUNTER_PAGE)),
             ring: Ring::new(self.area(ring_at, ring_bytes), u64::from(self.geometry.ring_capacity)),
-            live: LiveTable::new(self.area(ring_at + ring_bytes, live_bytes)),
+            live: LiveTable::new(
+                self.area(ring_at + ring_bytes, live_bytes),
+                &self.words[(start + layout::worker::LIVE_USED) / 8],
+            ),
         }
     }
 

@@ -116,7 +116,10 @@ fn a_live_slot_keeps_its_byte_counts_over_a_rewrite_and_starts_fresh_after_clear
     let ring = layout::RING_CONTROL + 4 * layout::RECORD_SIZE;
     let start = layout::HEADER_SIZE + layout::COUNTER_PAGE + ring + layout::LIVE_SLOT_SIZE;
     let field = |offset, len| bytes(words, start + offset, len);
+    let used = (layout::HEADER_SIZE + layout::worker::LIVE_USED) / 8;
+    assert_eq!(words[used].load(Relaxed), 0);
     live.write(1, &flow);
+    assert_eq!(words[used].load(Relaxed), 2, "a reader needs to look at slots 0 and 1");
     live.bytes(1, 77, 88);
     live.stage(1, Stage::Relaying);
     assert_eq!(field(layout::live::STAGE, 1), [Stage::Relaying as u8]);
@@ -125,6 +128,8 @@ fn a_live_slot_keeps_its_byte_counts_over_a_rewrite_and_starts_fresh_after_clear
     assert_eq!(field(layout::live::NAME_LEN, 1), [200]);
     assert_eq!(field(layout::live::SEQ, 8), 4u64.to_le_bytes());
     live.clear(1);
+    live.write(0, &flow);
+    assert_eq!(words[used].load(Relaxed), 2);
     live.write(1, &flow);
     assert_eq!(field(layout::live::BYTES_UP, 8), 0u64.to_le_bytes());
 }
@@ -139,6 +144,7 @@ fn every_field_lies_within_its_structure() {
     for (key, offset) in layout::fields() {
         let room = match key.split_once('.').unwrap().0 {
             "header" => layout::HEADER_SIZE,
+            "worker" => layout::COUNTER_PAGE,
             "ring" => layout::RING_CONTROL,
             "record" => layout::RECORD_SIZE,
             "live" => layout::LIVE_SLOT_SIZE,
