@@ -19,21 +19,19 @@ cdef enum:
 
 cdef int take(const char *slot, uint64_t *copy) noexcept nogil:
     """Copies a slot under its sequence lock: 1 = taken, 0 = free, -1 = torn at every try."""
-    cdef uint64_t seq, flow
+    cdef uint64_t seq
     cdef int i, attempt
     for attempt in range(TRIES):
         seq = egress_acquire(slot + LIVE_SEQ)
-        if seq == 0:
-            return 0
         if seq & 1:
             continue
-        flow = egress_relaxed(slot + LIVE_FLOW_ID)
+        if egress_u8(slot + LIVE_STAGE) == 0:
+            return 0
         for i in range(1, SLOT_WORDS):
             copy[i] = egress_relaxed(slot + 8 * i)
         egress_fence_acquire()
-        # A slot that was freed and taken again starts over with its sequence; the flow's id tells the two apart.
-        if (egress_acquire(slot + LIVE_SEQ) == seq and egress_relaxed(slot + LIVE_FLOW_ID) == flow
-                and copy[LIVE_FLOW_ID // 8] == flow):
+        # The sequence never goes back, not when the slot is freed and taken again either.
+        if egress_relaxed(slot + LIVE_SEQ) == seq:
             return 1
     return -1
 
@@ -117,8 +115,7 @@ cdef class Live:
             for i in range(self.segment.live_used(w)):
                 slot = self.segment.live(w) + <uint64_t> i * SIZE_LIVE_SLOT
                 # A count needs no consistent slot: the stage is one byte, and the next look corrects it.
-                if egress_relaxed(slot + LIVE_SEQ) != 0:
-                    counts[egress_u8(slot + LIVE_STAGE)] += 1
+                counts[egress_u8(slot + LIVE_STAGE)] += 1
             row = {(<bytes> self.stages_.at[number]).decode(): counts[number]
                    for number in range(1, 255) if self.stages_.at[number] != NULL}
             unknown = sum([counts[number] for number in range(1, 256) if self.stages_.at[number] == NULL])

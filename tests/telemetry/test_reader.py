@@ -146,6 +146,8 @@ def test_live_slots_are_whole_or_skipped() -> None:
     assert [flow["decision"] for flow in flows] == [f"{1:016x}", f"{3:016x}"] and live.torn == 1
     assert flows[0]["name"] == "x" * 144 and flows[0]["name_cut"] and flows[1]["stage"] == "unknown"
     assert live.stages()[0]["relaying"] == 2
+    writer.write_live(0, seq=6, stage=0)
+    assert len(live.flows()) == 1 and live.stages()[0]["relaying"] == 1, "a free slot keeps its sequence"
 
 
 def test_a_look_at_the_live_flows_fills_no_holes_of_the_segment() -> None:

@@ -88,19 +88,16 @@ impl LiveTable {
             self.published.store(slot as u64 + 1, Relaxed);
         }
         let words = self.slot(slot);
-        let seq = words[0].load(Relaxed);
-        let free = seq == 0;
-        let writing = seq | 1;
-        words[0].store(writing, Relaxed);
-        // A reader that sees one of the stores below also sees the odd sequence (pairs with its acquire fence).
-        fence(Release);
-        for (index, chunk) in b.as_chunks::<8>().0.iter().enumerate().skip(1) {
-            let counted = index * 8 == at::BYTES_UP || index * 8 == at::BYTES_DOWN;
-            if free || !counted {
-                words[index].store(u64::from_le_bytes(*chunk), Relaxed);
+        let stage = words[at::STAGE / 8].load(Relaxed).to_le_bytes()[at::STAGE % 8];
+        let free = stage == Stage::Free as u8;
+        locked(words, || {
+            for (index, chunk) in b.as_chunks::<8>().0.iter().enumerate().skip(1) {
+                let counted = index * 8 == at::BYTES_UP || index * 8 == at::BYTES_DOWN;
+                if free || !counted {
+                    words[index].store(u64::from_le_bytes(*chunk), Relaxed);
+                }
             }
-        }
-        words[0].store(writing.wrapping_add(1).max(2), Release);
+        });
     }
 
     /// Publishes the bytes moved so far.
@@ -112,7 +109,7 @@ impl LiveTable {
 
     /// Publishes a change of stage alone.
     pub fn stage(&self, slot: usize, stage: Stage) {
-        let word = &self.slot(slot)[at::RULE / 8];
+        let word = &self.slot(slot)[at::STAGE / 8];
         let mut bytes = word.load(Relaxed).to_le_bytes();
         bytes[at::STAGE % 8] = stage as u8;
         word.store(u64::from_le_bytes(bytes), Relaxed);
@@ -120,6 +117,18 @@ impl LiveTable {
 
     /// Marks the slot as free.
     pub fn clear(&self, slot: usize) {
-        self.slot(slot)[0].store(0, Release);
+        let words = self.slot(slot);
+        locked(words, || words[at::STAGE / 8].store(0, Relaxed));
     }
+}
+
+/// Writes a slot under its sequence lock. The sequence goes on from one flow to the next: if it started anew with each,
+/// a reader that is between two of them would see the number that it saw before, over words of both.
+fn locked(words: &[AtomicU64], write: impl FnOnce()) {
+    let writing = words[0].load(Relaxed) | 1;
+    words[0].store(writing, Relaxed);
+    // A reader that sees one of the stores below also sees the odd sequence (pairs with its acquire fence).
+    fence(Release);
+    write();
+    words[0].store(writing.wrapping_add(1), Release);
 }

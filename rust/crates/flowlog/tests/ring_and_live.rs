@@ -93,7 +93,7 @@ fn a_record_is_placed_as_the_layout_says() {
 }
 
 #[test]
-fn a_live_slot_keeps_its_byte_counts_over_a_rewrite_and_starts_fresh_after_clear() {
+fn a_live_slot_keeps_its_byte_counts_over_a_rewrite_and_only_its_sequence_after_clear() {
     let (segment, words) = segment();
     let live = segment.worker(0).live;
     let flow = LiveFlow {
@@ -128,10 +128,13 @@ fn a_live_slot_keeps_its_byte_counts_over_a_rewrite_and_starts_fresh_after_clear
     assert_eq!(field(layout::live::NAME_LEN, 1), [200]);
     assert_eq!(field(layout::live::SEQ, 8), 4u64.to_le_bytes());
     live.clear(1);
+    assert_eq!(field(layout::live::STAGE, 1), [Stage::Free as u8]);
+    assert_eq!(field(layout::live::SEQ, 8), 6u64.to_le_bytes());
     live.write(0, &flow);
     assert_eq!(words[used].load(Relaxed), 2);
     live.write(1, &flow);
     assert_eq!(field(layout::live::BYTES_UP, 8), 0u64.to_le_bytes());
+    assert_eq!(field(layout::live::SEQ, 8), 8u64.to_le_bytes(), "never twice the same");
 }
 
 #[test]
