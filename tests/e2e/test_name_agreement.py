@@ -130,6 +130,26 @@ def test_another_name_inside_is_refused(start: Start, serve: Serve) -> None:
     assert (record["name"], record["other_name"]) == (GOOD, "denied.example")
 
 
+@pytest.mark.parametrize(
+    "before",
+    [b"\x15\x03\x01\0\x02\x01\x5a", b"\x14\x03\x03\0\x01\x01", b"\x17\x03\x03\0\0", b"\x16\x02\x01"],
+    ids=["warning alert", "change cipher spec", "empty application data", "hello of version 2"],
+)
+def test_a_record_before_the_hello_hides_no_name(start: Start, serve: Serve, before: bytes) -> None:
+    """There are servers that skip such a record, or mind no version, and read the name that comes after."""
+    recorder = Recorder()
+    upstream = serve(recorder)
+    gateway = start(policy(upstream.port))
+    hello = h.real_hello("denied.example")
+    sent = before + (hello[3:] if before[0] == 0x16 else hello)
+    with tunnel(gateway, upstream.port) as client:
+        client.sendall(sent)
+        assert rest(client) == DECODE_ERROR
+    assert recorder.ended.wait(5), "the upstream sees the end"
+    assert recorder.got == b""
+    assert gateway.record(reason="malformed")["other_name"] == "record_type"
+
+
 def test_a_name_below_is_another_name(start: Start, serve: Serve) -> None:
     recorder = Recorder()
     upstream = serve(recorder)
@@ -337,6 +357,24 @@ def test_audit_records_a_mismatch_and_lets_it_pass(start: Start, serve: Serve, w
     record = gateway.record(rule="r")
     assert (record["verdict"], record["reason"]) == ("would_deny", "name_mismatch")
     assert (record["other_name"], record["flags"]) == ("denied.example", ["audit"])
+
+
+def test_a_mismatch_let_through_by_an_audit_ends_with_the_audit(start: Start, serve: Serve) -> None:
+    upstream = serve(echo)
+    gateway = start(policy(upstream.port, rule="mode: audit"))
+    sent = h.real_hello("denied.example")
+    with tunnel(gateway, upstream.port) as client:
+        client.sendall(sent)
+        assert exactly(client, len(sent)) == sent
+        other = policy(upstream.port, rule="mode: audit, owner: somebody")
+        assert gateway.reload(other).returncode == 0
+        client.sendall(b"more")
+        assert exactly(client, 4) == b"more", "still an audit"
+        assert gateway.reload(policy(upstream.port)).returncode == 0
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    record = gateway.record(rule="r")
+    assert (record["verdict"], record["end"], record["other_name"]) == ("deny", "policy_changed", "denied.example")
 
 
 def test_an_audited_default_lets_pass_what_it_would_deny(start: Start, serve: Serve) -> None:

@@ -11,6 +11,7 @@ from . import hellos
 from .conftest import policy_for
 from .gateway import Gateway, wait_for
 from .servers import Server, echo
+from .test_failures import full_queue
 
 Start = Callable[..., Gateway]
 Serve = Callable[..., Server]
@@ -45,6 +46,38 @@ def deny_for_a_while(gateway: Gateway, port: int) -> str:
     assert gateway.reload(allowed.replace(f"allowed.example:{port}", f"nobody.example:{port}")).returncode == 0
     wait_for("the flow to be closing", lambda: '"closing"' in gateway.egress("flows", "--json").stdout)
     return allowed
+
+
+def test_a_rule_that_moves_down_keeps_the_flows_to_the_address_that_it_dials(start: Start, serve: Serve) -> None:
+    """Its number under the old policy was looked up in the new one, where another rule has it, one without `dial`."""
+    upstream = serve(echo)
+    rule = f"  - {{ name: z, to: ['fixed.example:{upstream.port}'], dial: '127.0.0.1:{upstream.port}' }}\n"
+    gateway = start("rules:\n" + rule)
+    with socket.create_connection(gateway.address("proxy"), timeout=10) as client:
+        client.sendall(b"CONNECT fixed.example:%d HTTP/1.1\r\nHost: fixed.example:%d\r\n\r\n" % ((upstream.port,) * 2))
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+        client.sendall(b"ping")
+        assert client.recv(4) == b"ping"
+        assert gateway.reload("rules:\n  - { name: a, to: [a.example] }\n" + rule).returncode == 0
+        client.sendall(b"pong")
+        assert client.recv(4) == b"pong"
+        # The other way round: what is dialled by nobody's order any more is screened as any address.
+        gone = rule.replace(f", dial: '127.0.0.1:{upstream.port}'", "")
+        assert gateway.reload("rules:\n" + gone).returncode == 0
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def test_a_flow_that_is_denied_while_it_is_dialled_is_told(start: Start) -> None:
+    with full_queue() as port:
+        rule = f"rules: [{{ name: r, to: ['127.0.0.1:{port}'] }}]"
+        gateway = start(rule)
+        with socket.create_connection(gateway.address("proxy"), timeout=10) as client:
+            client.sendall(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (port, port))
+            wait_for("the dial", lambda: '"connecting"' in gateway.egress("flows", "--json").stdout)
+            assert gateway.reload("rules: []").returncode == 0
+            assert client.recv(12) == b"HTTP/1.1 403"
+    assert gateway.record(end="refused")["reason"] == "default_deny"
 
 
 def test_a_tunnel_that_is_allowed_again_may_finish_its_hello(start: Start, serve: Serve) -> None:

@@ -268,6 +268,20 @@ def test_a_reset_is_noticed_while_the_upstream_does_not_read(start: Start, serve
     release.set()
 
 
+def test_a_reset_is_noticed_after_a_half_close(start: Start, serve: Serve) -> None:
+    """The side that has ended sends no more: its reset shows as an error alone."""
+    release = threading.Event()
+    upstream = serve(lambda _connection: release.wait(30))
+    gateway = start(tcp_policy(upstream.port))
+    client = connect(gateway)
+    client.shutdown(socket.SHUT_WR)
+    wait_for("the connection to arrive", lambda: upstream.accepted)
+    time.sleep(0.2)
+    reset(client)
+    assert gateway.record(rule="local")["end"] == "closed"
+    release.set()
+
+
 @pytest.mark.parametrize("size", [1000, 8 * MIB])
 def test_urgent_data_holds_nothing_back(start: Start, serve: Serve, size: int) -> None:
     """What stands behind the urgent mark arrives (RFC 6093: nobody should send it; some do)."""

@@ -1,7 +1,7 @@
 //! What the steps of a flow share with all other flows of their worker.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -68,6 +68,16 @@ impl FlowToken {
     }
 }
 
+/// How long the machine's addresses are taken to be what they were.
+const LOCAL_MS: u64 = 5_000;
+
+/// The machine's own addresses, read when they are first asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Local {
+    addresses: Vec<IpAddr>,
+    read_ms: Option<u64>,
+}
+
 /// One worker's shared parts.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -80,6 +90,7 @@ pub(crate) struct Context {
     pub names: HashMap<Name, Addresses>,
     /// The gateway's own listening addresses, which are never dialled.
     pub own: Arc<[SocketAddr]>,
+    pub local: Local,
     pub now: Instant,
     pub now_ms: u64,
     pub unix_seconds: u64,
@@ -137,12 +148,22 @@ impl Context {
     }
 
     /// Whether dialling `address` would come back to the gateway itself.
-    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
-        self.own.iter().any(|own| {
-            own.port() == address.port()
-                && (own.ip() == address.ip()
-                    || (own.ip().is_unspecified() && egress_sys::is_local_address(address.ip())))
-        })
+    pub(crate) fn is_own(&mut self, address: SocketAddr) -> bool {
+        let ip = address.ip();
+        let same_port = || self.own.iter().filter(|own| own.port() == address.port());
+        if same_port().any(|own| own.ip() == ip) {
+            return true;
+        }
+        if !same_port().any(|own| own.ip().is_unspecified()) {
+            return false;
+        }
+        if self.local.read_ms.is_none_or(|read_ms| self.now_ms >= read_ms + LOCAL_MS) {
+            // Where they cannot be read (no descriptor is left), those known before are the best there is.
+            if let Ok(addresses) = egress_sys::local_addresses() {
+                self.local = Local { addresses, read_ms: Some(self.now_ms) };
+            }
+        }
+        ip.is_loopback() || self.local.addresses.contains(&ip)
     }
 
     /// Takes back what a flow that ends still had on loan.

@@ -41,6 +41,7 @@ pub(crate) enum Started {
 }
 
 impl Dialing {
+    /// `addresses` are tried in their order.
     pub(crate) fn new(
         addresses: Vec<SocketAddr>,
         now_ns: u64,
@@ -48,7 +49,7 @@ impl Dialing {
         speaks_first: bool,
     ) -> Self {
         Self {
-            addresses: interleave(addresses),
+            addresses,
             next: 0,
             attempts: Default::default(),
             started_ns: now_ns,
@@ -57,6 +58,10 @@ impl Dialing {
             failure: End::ConnectFailed,
             speaks_first,
         }
+    }
+
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Begins to connect to the next address that does not fail at once.
@@ -118,7 +123,7 @@ fn end_of(error: &io::Error) -> End {
 }
 
 /// Families in turn, IPv6 first (RFC 8305, section 4); within a family the resolver's order is kept.
-fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+pub(crate) fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let (v6, v4): (Vec<_>, Vec<_>) =
         addresses.into_iter().partition(|address| matches!(address.ip(), IpAddr::V6(_)));
     let mut mixed = Vec::with_capacity(v6.len() + v4.len());

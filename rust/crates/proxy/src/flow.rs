@@ -62,6 +62,8 @@ pub(crate) enum Reader {
 #[derive(Debug)]
 pub(crate) struct Relay {
     pub upstream: Peer,
+    /// Under which the upstream's socket is registered: 1 and the number of the attempt that won.
+    pub side: u8,
     pub up: Direction,
     pub down: Direction,
     /// In a CONNECT tunnel: the client's first bytes, held until the name in them has been compared.
@@ -137,6 +139,17 @@ impl Flow {
 
     fn start_unix_ns(&self) -> u64 {
         self.recorder.started_unix_ns + self.start_ns
+    }
+
+    /// Gives up the attempts under way, if there are any; the first bytes go on waiting.
+    pub(crate) fn abandon_dial(&mut self) {
+        match std::mem::replace(&mut self.work, Work::Moving) {
+            Work::Dial(_, bytes) => {
+                self.work = Work::Resolve(bytes);
+                self.enter(Stage::Resolving);
+            }
+            other => self.work = other,
+        }
     }
 
     /// Shows the flow's present state in the live table.

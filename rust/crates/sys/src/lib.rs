@@ -12,6 +12,6 @@ pub use cpus::{allowed_cpus, descriptor_limit, pin_thread, raise_descriptor_limi
 pub use pipe::{PIPE_SIZE, Pipe};
 pub use shm::{SealedMap, SharedMemory, seal};
 pub use socket::{
-    BACKLOG, Listening, abort_on_close, accept, connect_error, is_local_address, keepalive, listen,
+    BACKLOG, Listening, abort_on_close, accept, connect_error, keepalive, listen, local_addresses,
     recv, send, send_last, stream_socket,
 };

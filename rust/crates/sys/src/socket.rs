@@ -140,16 +140,9 @@ fn send_with(fd: BorrowedFd<'_>, bytes: &[u8], flags: SendFlags) -> Result<usize
     }
 }
 
-/// Whether `ip` is an address of this machine: only such an address can be bound (bind(2), EADDRNOTAVAIL).
-///
-/// Any other failure, such as a lack of descriptors, counts as yes: who asks wants to keep away from such addresses.
-pub fn is_local_address(ip: IpAddr) -> bool {
-    match std::net::UdpSocket::bind((ip, 0)) {
-        Ok(_) => true,
-        Err(error) => {
-            !matches!(Errno::from_io_error(&error), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
-        }
-    }
+/// The addresses of this machine's interfaces (getifaddrs(3)).
+pub fn local_addresses() -> io::Result<Vec<IpAddr>> {
+    Ok(if_addrs::get_if_addrs()?.iter().map(if_addrs::Interface::ip).collect())
 }
 
 #[cfg(test)]
@@ -179,6 +172,7 @@ mod tests {
         };
         assert_eq!(peer, client.local_addr().unwrap());
         assert!(SockRef::from(&fd).tcp_nodelay().unwrap());
-        assert!(is_local_address(peer.ip()) && !is_local_address("192.0.2.1".parse().unwrap()));
+        let local = local_addresses().unwrap();
+        assert!(local.contains(&peer.ip()) && !local.contains(&"192.0.2.1".parse().unwrap()));
     }
 }

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::pool::{Buffer, Buffers, Pipes};
 
 /// Bytes that one direction may move before the other flows of the worker get their turn.
-const TURN_BYTES: usize = 4 << 20;
+const TURN_BYTES: usize = 1 << 20;
 /// Full reads in a row after which bulk is assumed.
 const BULK_STREAK: u8 = 3;
 

@@ -9,11 +9,13 @@ use rustix::io::Errno;
 use super::hear::Said;
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Heard, Reader, Relay, Work};
-use crate::pool::Buffer;
+use crate::pool::{Buffer, FAIR_BYTES};
 use crate::relay::{Direction, Fault, Peer, Pumped};
 
 /// RFC 9110, section 9.3.6: any 2xx switches to tunnel mode; no body, no length.
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
+/// Content types of TLS records, from change_cipher_spec to heartbeat (RFC 8446, section 5.1; RFC 6520).
+const TLS_RECORD_TYPES: std::ops::RangeInclusive<u8> = 0x14..=0x18;
 /// Keepalive probes are turned on after this long without a byte: short flows never pay for the system calls.
 const KEEPALIVE_CHECK_MS: u64 = 30_000;
 
@@ -24,10 +26,12 @@ impl Context {
         token: FlowToken,
         flow: &mut Flow,
         upstream: Peer,
+        side: usize,
         bytes: Buffer,
     ) -> Step {
         let mut relay = Relay {
             upstream,
+            side: side as u8,
             up: Direction::default(),
             down: Direction::default(),
             gate: None,
@@ -107,16 +111,20 @@ impl Context {
         }
         let after = (relay.up.bytes, relay.down.bytes);
         let (up_done, down_done, broken) = (relay.up.done, relay.down.done, relay.broken);
+        let upstream_failed = relay.upstream.failed;
         if after != before {
             relay.active_ms = self.now_ms;
             flow.publish_bytes();
         }
         // Whatever of the client's could still be delivered has been: what waits for a slow upstream is no longer wanted.
-        let reset = flow.client.failed && !up_done;
+        let reset = flow.client.failed && !again;
         match (up_done, down_done) {
             (true, true) => Step::End(End::Closed),
-            _ if reset && !again => Step::End(End::ClientReset),
+            (false, _) if reset => Step::End(End::ClientReset),
             (_, true) if broken => Step::End(End::UpstreamReset),
+            // A side that had ended in order wants nothing more of the other: a close_notify too late, say.
+            (true, _) if reset => Step::End(End::Closed),
+            (_, true) if upstream_failed && !again => Step::End(End::Closed),
             _ if again => Step::Again,
             _ => Step::Stay,
         }
@@ -138,7 +146,7 @@ impl Context {
             if !client.readable {
                 return None;
             }
-            match egress_sys::recv(client.fd(), &mut self.lender.scratch) {
+            match egress_sys::recv(client.fd(), &mut self.lender.scratch[..FAIR_BYTES]) {
                 // An end before the first byte is a client that only listens; in the middle of a hello it is one that
                 // left, and half a hello is nobody's to judge.
                 Ok(0) if bytes.is_empty() => break Said::NotAccepted,
@@ -146,6 +154,9 @@ impl Context {
                 Ok(read) => {
                     let first = bytes.is_empty();
                     gate.bytes.push(&self.lender.scratch[..read]);
+                    if gate.bytes.len() > FAIR_BYTES && self.lender.buffers.scarce() {
+                        return Some(self.refuse(token, flow, Reason::Overloaded, End::Refused));
+                    }
                     // A flow that is closing keeps the deadline of its grace.
                     if first && flow.stage != Stage::Closing {
                         let deadline = self.first_bytes_deadline_ms();
@@ -161,7 +172,7 @@ impl Context {
         };
         let heard = relay.gate.take()?;
         let bytes = heard.bytes;
-        match self.inner_refusal(flow, said) {
+        match self.inner_refusal(flow, said, bytes.rest().first().copied()) {
             Some(reason) if !self.audited(flow, reason) => {
                 self.lender.buffers.give_back(bytes);
                 Some(self.refuse(token, flow, reason, End::Refused))
@@ -180,7 +191,7 @@ impl Context {
     }
 
     /// Whether what the tunnel's first bytes say contradicts what was judged.
-    fn inner_refusal(&self, flow: &mut Flow, said: Said) -> Option<Reason> {
+    fn inner_refusal(&self, flow: &mut Flow, said: Said, first: Option<u8>) -> Option<Reason> {
         let policy = self.policy();
         if flow.terms(&policy).is_some_and(|rule| rule.sni_any) {
             return None;
@@ -206,6 +217,12 @@ impl Context {
             }
             Said::Malformed { word, .. } => {
                 flow.other = Some(word.into());
+                Some(Reason::Malformed)
+            }
+            // A record that is no hello, or a hello of no known version: there are servers that skip the one and read the
+            // other, and would find a name in it that was never compared.
+            Said::NotAccepted if first.is_some_and(|byte| TLS_RECORD_TYPES.contains(&byte)) => {
+                flow.other = Some("record_type".into());
                 Some(Reason::Malformed)
             }
             // Not TLS: there is no second name to compare.

@@ -65,16 +65,17 @@ impl Context {
             if !flow.client.readable {
                 return Step::Stay;
             }
-            let read = match egress_sys::recv(flow.client.fd(), &mut self.lender.scratch) {
-                Ok(0) => return self.left(flow),
-                Ok(read) => read,
-                Err(Errno::AGAIN) => {
-                    flow.client.readable = false;
-                    return Step::Stay;
-                }
-                Err(_) => return self.left(flow),
-            };
-            if read < self.lender.scratch.len() {
+            let read =
+                match egress_sys::recv(flow.client.fd(), &mut self.lender.scratch[..FAIR_BYTES]) {
+                    Ok(0) => return self.left(flow),
+                    Ok(read) => read,
+                    Err(Errno::AGAIN) => {
+                        flow.client.readable = false;
+                        return Step::Stay;
+                    }
+                    Err(_) => return self.left(flow),
+                };
+            if read < FAIR_BYTES {
                 flow.client.drained();
             }
             let heard = match std::mem::replace(&mut flow.work, Work::Moving) {

@@ -16,6 +16,14 @@ fn destination(host: &Host) -> Destination<'_> {
     }
 }
 
+/// Reasons that say something of the flow itself, not of what the policy says about its destination.
+fn found_out(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::NameMismatch | Reason::Malformed | Reason::ConnectionLimit | Reason::ConnectionRate
+    )
+}
+
 impl Flow {
     /// A refusal was due, and audit mode lets the flow go on.
     pub(crate) fn would_deny(&mut self, reason: Reason) {
@@ -104,27 +112,36 @@ impl Context {
         let source = policy.snapshot.source(flow.source.ip());
         let decision =
             policy.snapshot.decide(source, destination(host), flow.port, self.unix_seconds);
+        // Its own listeners cannot have moved: whether the upstream is the gateway itself need not be asked again.
         let screened = match flow.upstream {
             Some(upstream) if decision.verdict != Verdict::Deny => {
-                self.screen(flow, &decision, upstream, policy).err()
+                self.screen(&self.screening(flow, decision, policy), upstream, policy).err()
             }
             _ => None,
         };
+        // What was found out about the flow itself, and let through by an audit, stays true.
+        let found = match (flow.verdict, flow.reason) {
+            (Verdict::WouldDeny, reason) if found_out(reason) => Some(reason),
+            _ => None,
+        };
+        let rule = decision.terms.and_then(|terms| policy.snapshot.rule(terms));
+        let contradicts = matches!(found, Some(Reason::NameMismatch | Reason::Malformed))
+            && !rule.is_some_and(|rule| rule.sni_any);
         let denied = match screened {
             _ if decision.verdict == Verdict::Deny => true,
+            _ if contradicts && !decision.audit => true,
             Some(screened) => !screened.audit,
             None => false,
         };
         if !denied {
-            // What was found out about the flow itself (a mismatch under audit) stays true.
-            let found = (flow.verdict, flow.reason);
             let was_closing = flow.stage == Stage::Closing;
             flow.take_decision(decision, policy.generation);
-            if found.0 == Verdict::WouldDeny
+            let finding = screened.map(|screened| screened.reason).or(found);
+            if let Some(reason) = finding
+                && decision.audit
                 && decision.verdict == Verdict::Allow
-                && found.1 == Reason::NameMismatch
             {
-                (flow.verdict, flow.reason) = found;
+                flow.would_deny(reason);
             }
             // Counted with its new rule from now on; being over a lowered limit closes nothing.
             let limited = decision.terms.and_then(|terms| policy.limits.of_rule(terms.0));
@@ -135,6 +152,11 @@ impl Context {
             flow.publish();
             return self.reach_again(token, flow);
         }
+        if !matches!(flow.work, Work::Relay(_)) {
+            // Nothing is open yet: it is refused as it would be had it come now.
+            flow.take_decision(decision, policy.generation);
+            return self.refuse(token, flow, decision.reason, End::Refused);
+        }
         if flow.stage != Stage::Closing {
             self.count(WorkerCounter::PolicyClosed);
         }
@@ -144,7 +166,7 @@ impl Context {
         flow.verdict = Verdict::Deny;
         flow.reason = Reason::PolicyChanged;
         let grace = policy.snapshot.settings().timeouts.grace;
-        if grace.is_zero() || !matches!(flow.work, Work::Relay(_)) {
+        if grace.is_zero() {
             return Step::End(End::PolicyChanged);
         }
         if flow.stage != Stage::Closing {

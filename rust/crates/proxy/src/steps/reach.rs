@@ -5,14 +5,16 @@ use std::os::fd::AsRawFd;
 
 use egress_flowlog::{NONE_U32, flags};
 use egress_hello::name::{Host, Name};
-use egress_policy::{Accept, Decision, End, Origin, Reason, Screened, Stage, classify};
+use egress_policy::{
+    Accept, Decision, End, Origin, Reason, Screened, SourceClass, Stage, classify,
+};
 
 use crate::context::{Context, FlowToken, Step};
-use crate::dial::{Dialing, Started};
+use crate::dial::{Dialing, Started, interleave};
 use crate::flow::{Flow, Work};
 use crate::installed::Installed;
 use crate::relay::{Edge, Peer};
-use crate::resolver::Answer;
+use crate::resolver::{Addresses, Answer};
 
 /// A resolution is given up after this much longer than the resolver's own patience: it always answers before.
 const RESOLVER_MARGIN_MS: u64 = 1000;
@@ -25,9 +27,10 @@ fn target(flow: &Flow, policy: &Installed) -> Option<(Host, u16)> {
     }
 }
 
-/// Who is to answer for the addresses that are dialled.
-fn origin(flow: &Flow, policy: &Installed) -> Origin {
-    let dial = flow.terms(policy).and_then(|rule| rule.dial).map(|(host, _)| host);
+/// Who is to answer for the addresses that are dialled under `decision`.
+fn origin(flow: &Flow, decision: &Decision, policy: &Installed) -> Origin {
+    let rule = decision.terms.and_then(|terms| policy.snapshot.rule(terms));
+    let dial = rule.and_then(|rule| rule.dial).map(|(host, _)| host);
     match (dial, dial.or(flow.destination.as_ref())) {
         (_, Some(Host::Name(name)))
             if policy.snapshot.settings().resolver.hosts.contains_key(name) =>
@@ -58,6 +61,14 @@ fn reach_by_ms(flow: &Flow, policy: &Installed) -> u64 {
     heard_ms + resolve_ms(policy) + millis(policy.snapshot.settings().timeouts.connect)
 }
 
+/// What a flow's addresses are screened by.
+#[derive(Debug)]
+pub(crate) struct Screening {
+    source: SourceClass,
+    origin: Origin,
+    decision: Decision,
+}
+
 impl Context {
     /// Finds the addresses of the destination: at hand, or asked of the resolver.
     pub(crate) fn reach(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
@@ -70,8 +81,9 @@ impl Context {
                     return self.dial(token, flow, ips, port);
                 }
                 if let Some(known) = self.known(&name) {
-                    return self.resolved(token, flow, &name, &Ok(known));
+                    return self.answered(token, flow, &known, port);
                 }
+                flow.abandon_dial();
                 let deadline = self.now_ms + resolve_ms(&policy);
                 self.wake_at(token, deadline.min(reach_by_ms(flow, &policy)));
                 flow.resolve_us = flow.age_us();
@@ -81,18 +93,12 @@ impl Context {
         }
     }
 
-    /// The policy has changed before a connection was made: where to, and whether there, is asked anew.
+    /// The policy has changed before a connection was made: where to, and whether there, is asked anew. A dial that would
+    /// begin with the same addresses goes on.
     pub(crate) fn reach_again(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
-        match std::mem::replace(&mut flow.work, Work::Moving) {
-            Work::Resolve(bytes) | Work::Dial(_, bytes) => {
-                flow.work = Work::Resolve(bytes);
-                flow.enter(Stage::Resolving);
-                self.reach(token, flow)
-            }
-            other => {
-                flow.work = other;
-                Step::Stay
-            }
+        match flow.work {
+            Work::Resolve(_) | Work::Dial(..) => self.reach(token, flow),
+            _ => Step::Stay,
         }
     }
 
@@ -118,38 +124,54 @@ impl Context {
         }
         match answer {
             Err(end) => self.fail(token, flow, *end),
-            Ok(addresses) => {
-                if addresses.stale {
-                    flow.flags |= flags::STALE;
-                }
-                self.dial(token, flow, &addresses.ips, port)
-            }
+            Ok(addresses) => self.answered(token, flow, addresses, port),
+        }
+    }
+
+    fn answered(
+        &mut self,
+        token: FlowToken,
+        flow: &mut Flow,
+        addresses: &Addresses,
+        port: u16,
+    ) -> Step {
+        if addresses.stale {
+            flow.flags |= flags::STALE;
+        }
+        self.dial(token, flow, &addresses.ips, port)
+    }
+
+    /// What addresses are screened by: a decision of `policy`, and who answers for them.
+    pub(crate) fn screening(
+        &self,
+        flow: &Flow,
+        decision: Decision,
+        policy: &Installed,
+    ) -> Screening {
+        Screening {
+            source: policy.snapshot.source(flow.source.ip()),
+            origin: origin(flow, &decision, policy),
+            decision,
         }
     }
 
     /// Whether the flow may be connected to `address`.
     pub(crate) fn screen(
         &self,
-        flow: &Flow,
-        decision: &Decision,
+        by: &Screening,
         address: SocketAddr,
         policy: &Installed,
     ) -> Result<(), Screened> {
-        if self.is_own(address) {
-            let class = classify(address.ip());
-            return Err(Screened { reason: Reason::OwnAddress, class, rule: None, audit: false });
-        }
-        let source = policy.snapshot.source(flow.source.ip());
-        let origin = origin(flow, policy);
         // Audit is for finding out who needs what, and nobody needs the gateway's own machine or its credentials: what
         // no rule names stays out of reach.
         let enforced = |screened: Screened| Screened {
             audit: screened.audit && screened.reason != Reason::ForbiddenAddress,
             ..screened
         };
+        let (ip, port) = (address.ip(), address.port());
         policy
             .snapshot
-            .screen(source, decision, origin, address.ip(), address.port(), self.unix_seconds)
+            .screen(by.source, &by.decision, by.origin, ip, port, self.unix_seconds)
             .map_err(enforced)
     }
 
@@ -157,18 +179,30 @@ impl Context {
     fn dial(&mut self, token: FlowToken, flow: &mut Flow, ips: &[IpAddr], port: u16) -> Step {
         let policy = self.policy();
         let Some(decision) = flow.decision else { return Step::End(End::Aborted) };
+        let by = self.screening(flow, decision, &policy);
         let mut passed = Vec::with_capacity(ips.len());
+        let mut audited = Vec::new();
         let mut refused = None;
         for ip in ips {
             let address = SocketAddr::new(ip.to_canonical(), port);
-            match self.screen(flow, &decision, address, &policy) {
+            let screened = if self.is_own(address) {
+                let class = classify(address.ip());
+                Err(Screened { reason: Reason::OwnAddress, class, rule: None, audit: false })
+            } else {
+                self.screen(&by, address, &policy)
+            };
+            match screened {
                 Ok(()) => passed.push(address),
-                Err(screened) if screened.audit => {
-                    flow.would_deny(screened.reason);
-                    passed.push(address);
-                }
+                Err(screened) if screened.audit => audited.push((screened.reason, address)),
                 Err(screened) => refused = refused.or(Some((screened, address))),
             }
+        }
+        // Enforcement would go to those that pass; only where none does is there something to tell.
+        if passed.is_empty()
+            && let Some((reason, _)) = audited.first()
+        {
+            flow.would_deny(*reason);
+            passed.extend(audited.iter().map(|(_, address)| *address));
         }
         if passed.is_empty() {
             let Some((screened, address)) = refused else {
@@ -180,6 +214,11 @@ impl Context {
             return self.refuse(token, flow, screened.reason, End::Refused);
         }
         let connect_ms = millis(policy.snapshot.settings().timeouts.connect);
+        let passed = interleave(passed);
+        if matches!(&flow.work, Work::Dial(dialing, _) if dialing.addresses() == passed) {
+            return Step::Stay;
+        }
+        flow.abandon_dial();
         let bytes = match std::mem::replace(&mut flow.work, Work::Moving) {
             Work::Resolve(bytes) => bytes,
             _ => return Step::End(End::Aborted),
@@ -231,7 +270,7 @@ impl Context {
                 flow.upstream = Some(address);
                 let work = std::mem::replace(&mut flow.work, Work::Moving);
                 let Work::Dial(_, bytes) = work else { return Step::End(End::Aborted) };
-                self.begin_relay(token, flow, Peer::connected(fd, edge), bytes)
+                self.begin_relay(token, flow, Peer::connected(fd, edge), 1 + index, bytes)
             }
             None if dialing.under_way(index) => Step::Stay,
             None => self.attempt(token, flow),
