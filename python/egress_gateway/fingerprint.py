@@ -99,7 +99,7 @@ def directories(paths: Iterable[str]) -> set[str]:
 
 
 def _follow(path: Path, found: set[str], links_left: int) -> None:
-    if path.is_dir():
+    if os.path.isdir(path):
         found.add(str(path))
     found.add(str(path.parent))
     if links_left == 0:

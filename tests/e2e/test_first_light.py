@@ -27,10 +27,12 @@ def test_a_tls_listener_lets_an_allowed_name_through(
     start: Start, tls_page: Server, certificates: Certificates
 ) -> None:
     gateway = start(policy_for(tls_page.port), port=tls_page.port)
-    with socket.create_connection(gateway.address("tls"), timeout=10) as plain:
-        with certificates.client.wrap_socket(plain, server_hostname="allowed.example") as tls:
-            tls.sendall(GET)
-            assert b"hello from upstream" in read_all(tls)
+    with (
+        socket.create_connection(gateway.address("tls"), timeout=10) as plain,
+        certificates.client.wrap_socket(plain, server_hostname="allowed.example") as tls,
+    ):
+        tls.sendall(GET)
+        assert b"hello from upstream" in read_all(tls)
     record = gateway.record(name="allowed.example")
     assert (record["verdict"], record["rule"], record["end"]) == ("allow", "allowed", "closed")
     assert record["bytes_up"] > 500 and record["bytes_down"] > 500
@@ -41,9 +43,11 @@ def test_a_tls_listener_refuses_another_name_with_an_alert(
     start: Start, tls_page: Server, certificates: Certificates
 ) -> None:
     gateway = start(policy_for(tls_page.port), port=tls_page.port)
-    with socket.create_connection(gateway.address("tls"), timeout=10) as plain:
-        with pytest.raises(ssl.SSLError, match=r"(?i)access.denied"):
-            certificates.client.wrap_socket(plain, server_hostname="denied.example")
+    with (
+        socket.create_connection(gateway.address("tls"), timeout=10) as plain,
+        pytest.raises(ssl.SSLError, match=r"(?i)access.denied"),
+    ):
+        certificates.client.wrap_socket(plain, server_hostname="denied.example")
     record = gateway.record(name="denied.example")
     assert (record["verdict"], record["reason"], record["end"]) == ("deny", "default_deny", "refused")
     assert tls_page.accepted == 0

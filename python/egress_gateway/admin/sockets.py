@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import stat
+from pathlib import Path
 from typing import Final
 
 #: Connections the kernel holds for us; a scraper and a few people.
@@ -69,20 +70,19 @@ def bind_unix(path: str) -> socket.socket:
     _check_place(path)
     # Bound beside its place, closed to others, and only then renamed into it: at no moment can somebody else
     # connect, and a client finds either the old socket or the new one.
-    fresh = f"{path}.new"
+    fresh = Path(f"{path}.new")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh)
-        sock.bind(fresh)
-        os.chmod(fresh, 0o600)
+        fresh.unlink(missing_ok=True)
+        sock.bind(str(fresh))
+        fresh.chmod(0o600)
         sock.listen(BACKLOG)
         sock.setblocking(False)
-        os.rename(fresh, path)
+        fresh.rename(path)
     except OSError as error:
         sock.close()
         with contextlib.suppress(OSError):
-            os.unlink(fresh)
+            fresh.unlink()
         raise SocketError(
             f"control socket {path}: {error.strerror}", "give a place that you may write to with --control"
         ) from error
@@ -99,14 +99,14 @@ def remove_unix(path: str, own: tuple[int, int]) -> None:
     """Removes the socket's file if it is still the one that `identity` named."""
     with contextlib.suppress(OSError):
         if identity(path) == own:
-            os.unlink(path)
+            Path(path).unlink()
 
 
 def _check_directory(path: str) -> None:
-    directory = os.path.dirname(os.path.abspath(path))
+    directory = Path(path).absolute().parent
     try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        info = os.stat(directory)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = directory.stat()
     except OSError as error:
         raise SocketError(
             f"control socket {path}: {directory}: {error.strerror}",
