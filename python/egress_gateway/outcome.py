@@ -57,7 +57,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         took = f"{self.seconds * 1000:.0f} ms"
         match self.result:
             case "changed":
-                closing = f", {self.closing} flows now denied" if self.closing else ""
+                closing = (
+                    f", {self.closing} {'flow' if self.closing == 1 else 'flows'} now denied" if self.closing else ""
+                )
                 return f"reload ({self.cause}): {where} in force, digest {short(self.digest)}{closing}, {took}"
             case "unchanged":
                 return f"reload ({self.cause}): nothing changed, {where} stays, {took}"

@@ -169,3 +169,13 @@ def test_a_lie_about_the_live_slots_in_use_ends_at_the_table() -> None:
     writer.write_live(3)
     writer.put("worker.live_used", 2**64 - 1, base=writer.control() - 4096)
     assert len(live.flows()) == 1 and live.stages()[0]["relaying"] == 1
+
+
+def test_of_many_flows_the_newest_are_given() -> None:
+    writer = SegmentWriter(workers=2, live=8)
+    for flow, start in enumerate([5, 9, 1, 7, 3, 9]):
+        writer.write_live(flow % 4, worker=flow // 4, flow_id=start, start_unix_ns=start)
+    live = Live(Segment(writer.fd), VOCABULARY)
+    writer.write_live(5, worker=1, stage=0, start_unix_ns=8)  # free again
+    for limit in (1, 2, 3, 4, 6, 100):
+        assert sorted(flow["start_unix_ns"] for flow in live.flows(limit)) == sorted([5, 9, 1, 7, 3, 9])[-limit:]

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from egress_gateway import client, places
+from egress_gateway.commands.check import count
 
 STATUS_HELP = "show the running gateway"
 STATUS = """Show what the running gateway serves: policy generation and files, workers, listeners, the last reload
@@ -90,7 +91,8 @@ def _status_lines(told: dict[str, Any]) -> list[str]:
     records, control = told["records"], told["control"]
     out.append(f"  records    {records['dropped']:,} dropped, {records['waiting']:,} waiting")
     out.append(
-        f"  control    pid {control['pid']}, up {age(control['uptime_seconds'])}, {control['restarts']} restarts"
+        f"  control    pid {control['pid']}, up {age(control['uptime_seconds'])}, "
+        + count(control["restarts"], "restart")
     )
     if told["admin"]:
         out.append(f"  admin      http://{told['admin']}")
@@ -108,7 +110,7 @@ def reload(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(told))
     elif code == 200:
-        closing = f", {told['closing']} flows now denied" if told.get("closing") else ""
+        closing = f", {count(told['closing'], 'flow')} now denied" if told.get("closing") else ""
         print(f"{told['result']}: generation {told['generation']} in force{closing}")
     else:
         print(f"{told.get('result', 'failed')}: generation {told.get('generation', '?')} stays", file=sys.stderr)
@@ -144,7 +146,7 @@ def flows(arguments: argparse.Namespace) -> int:
         rows = [row for row in rows if ipaddress.ip_address(row["source"]["ip"]) in network]
     if arguments.name:
         wanted = arguments.name.lower().strip(".")
-        rows = [row for row in rows if row["name"] == wanted or row["name"].endswith("." + wanted)]
+        rows = [row for row in rows if f".{row['name'] or ''}".endswith(f".{wanted}")]
     rows.sort(key=lambda row: -row["start_unix_ns"])
     rows = rows[: arguments.limit]
     if arguments.json:
@@ -159,12 +161,12 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     cells = [("AGE", "SOURCE", "DESTINATION", "RULE", "VERDICT", "STAGE", "UP", "DOWN", "DECISION")]
     now = time.time()
     for row in rows:
-        name = row["name"] + ("…" if row["name_cut"] else "")
+        name = (row["name"] or "-") + ("…" if row["name_cut"] else "")
         cells.append(
             (
                 age(max(0.0, now - row["start_unix_ns"] / 1e9)),
                 f"{row['source']['ip']}:{row['source']['port']}",
-                f"{name or '-'}:{row['port']}",
+                f"{name}:{row['port']}",
                 row["rule"] or "-",
                 row["verdict"],
                 row["stage"],
