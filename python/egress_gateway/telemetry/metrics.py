@@ -129,6 +129,12 @@ RESOLVER: Final[Mapping[str, Metric]] = {
     ),
     "names": Metric("egress_dns_cached_names", "gauge", (), "Names in the resolver's cache."),
     "query_microseconds": Metric("egress_dns_query_seconds_total", "counter", (), "Time that queries took, added up."),
+    "given_up": Metric(
+        "egress_dns_given_up_total",
+        "counter",
+        (),
+        "Questions that waited in vain for their query to begin: too many were under way, of their domain or of all.",
+    ),
 }
 
 

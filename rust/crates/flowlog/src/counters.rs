@@ -66,6 +66,8 @@ counters! {
         Names "names",
         /// Microseconds that the queries took, added up.
         QueryMicroseconds "query_microseconds",
+        /// Questions that waited in vain for a query to begin.
+        GivenUp "given_up",
     }
 }
 

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,11 +19,20 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts,
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{Resolver, TokioResolver};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout_at;
 
 use crate::families;
 
-/// Queries under way at once; further ones wait their turn, bounded by the number of flows.
-const MAX_QUERIES: usize = 256;
+/// Queries under way at once; further ones wait their turn. A name whose servers stay silent takes up to 12 descriptors
+/// (two families, two servers, three tries each), hence one query for so many that the process may have.
+const MAX_QUERIES: u64 = 1024;
+const MIN_QUERIES: u64 = 64;
+const DESCRIPTORS_PER_QUERY: u64 = 64;
+/// The part of them that the names of one registrable domain may take: one whose servers are dead holds up its own.
+const DOMAIN_SHARE: usize = 8;
+/// Names of one domain, and of all, whose query is under way or waits; a question beyond is given up at once.
+const MAX_WAITING_OF_DOMAIN: usize = 4096;
+const MAX_WAITING: usize = 65_536;
 /// While the servers are away, a stale answer is given at once for this long before they are asked again
 /// (RFC 8767, section 5: the failure recheck timer).
 const RECHECK: Duration = Duration::from_secs(5);
@@ -112,10 +122,20 @@ struct Shared {
     /// Raised by every change of settings: an answer to an older question is delivered but not kept.
     epoch: u64,
     cache: HashMap<Name, Entry>,
-    waiting: HashMap<Name, Vec<(usize, u64)>>,
+    waiting: HashMap<Name, Vec<Waiter>>,
     replies: Vec<Box<dyn Reply>>,
     counters: Counters,
+    most_queries: usize,
     permits: Rc<Semaphore>,
+    /// The permits of each registrable domain that has a query.
+    domains: HashMap<Box<str>, Rc<Semaphore>>,
+}
+
+/// A flow that waits for an answer.
+struct Waiter {
+    worker: usize,
+    token: u64,
+    asked: Instant,
 }
 
 async fn serve(
@@ -125,6 +145,7 @@ async fn serve(
     counters: Counters,
 ) {
     let resolver = build(&settings);
+    let most_queries = most_queries();
     let shared = Rc::new(RefCell::new(Shared {
         settings,
         resolver,
@@ -133,7 +154,9 @@ async fn serve(
         waiting: HashMap::new(),
         replies,
         counters,
-        permits: Rc::new(Semaphore::new(MAX_QUERIES)),
+        most_queries,
+        permits: Rc::new(Semaphore::new(most_queries)),
+        domains: HashMap::new(),
     }));
     while let Some(message) = receiver.recv().await {
         match message {
@@ -149,9 +172,21 @@ async fn serve(
     }
 }
 
+fn most_queries() -> usize {
+    let descriptors = egress_sys::descriptor_limit().unwrap_or(u64::MAX);
+    let queries = (descriptors / DESCRIPTORS_PER_QUERY).clamp(MIN_QUERIES, MAX_QUERIES);
+    usize::try_from(queries).unwrap_or(MIN_QUERIES as usize)
+}
+
+/// Whose servers answer for the name, as far as that can be told from it: its registrable domain.
+fn domain_of(name: &Name) -> &str {
+    psl::domain_str(name.as_str()).unwrap_or(name.as_str())
+}
+
 fn ask(shared: &Rc<RefCell<Shared>>, name: Name, worker: usize, token: u64) {
     let mut this = shared.borrow_mut();
     let now = Instant::now();
+    let waiter = Waiter { worker, token, asked: now };
     this.counters.add(Count::Asked, 1);
     if let Some(entry) = this.cache.get_mut(&name)
         && entry.fresh(now)
@@ -160,64 +195,136 @@ fn ask(shared: &Rc<RefCell<Shared>>, name: Name, worker: usize, token: u64) {
         let answer = entry.answer.clone();
         let stale = matches!(&answer, Ok(addresses) if addresses.stale);
         this.counters.add(if stale { Count::Stale } else { Count::Hits }, 1);
-        if let Some(reply) = this.replies.get(worker) {
-            reply.reply(token, &name, &answer);
-        }
+        this.tell(&waiter, &name, &answer);
         return;
     }
     if let Some(waiting) = this.waiting.get_mut(&name) {
-        waiting.push((worker, token));
+        waiting.push(waiter);
         this.counters.add(Count::Joined, 1);
         return;
     }
-    this.waiting.insert(name.clone(), vec![(worker, token)]);
+    let share = (this.most_queries / DOMAIN_SHARE).max(1);
+    let domain = this
+        .domains
+        .entry(domain_of(&name).into())
+        .or_insert_with(|| Rc::new(Semaphore::new(share)));
+    let domain = Rc::clone(domain);
+    if Rc::strong_count(&domain) > MAX_WAITING_OF_DOMAIN || this.waiting.len() >= MAX_WAITING {
+        let answer = this.instead(&name, now);
+        this.tell(&waiter, &name, &answer);
+        this.release(&name);
+        return;
+    }
+    this.waiting.insert(name.clone(), vec![waiter]);
     drop(this);
-    tokio::task::spawn_local(query(Rc::clone(shared), name));
+    let query = Query { shared: Rc::clone(shared), name, domain };
+    tokio::task::spawn_local(query.run());
 }
 
-/// Clears the list of those who wait for a query that ends without an answer (a panic under it): otherwise nobody would
-/// ever ask for the name again.
-struct Waiters {
+/// A query under way or waiting. However it ends (a panic under it too), it leaves no list of those who wait for it:
+/// otherwise nobody would ever ask for the name again.
+struct Query {
     shared: Rc<RefCell<Shared>>,
     name: Name,
+    domain: Rc<Semaphore>,
 }
 
-impl Drop for Waiters {
+impl Drop for Query {
     fn drop(&mut self) {
         if let Ok(mut shared) = self.shared.try_borrow_mut() {
             shared.waiting.remove(&self.name);
+            shared.release(&self.name);
         }
     }
 }
 
-async fn query(shared: Rc<RefCell<Shared>>, name: Name) {
-    let _waiters = Waiters { shared: Rc::clone(&shared), name: name.clone() };
-    let permits = Rc::clone(&shared.borrow().permits);
-    let _permit = permits.acquire().await;
-    let (resolver, epoch, patience) = {
-        let this = shared.borrow();
-        this.counters.add(Count::Queries, 1);
-        (this.resolver.clone(), this.epoch, this.settings.timeout * this.settings.attempts.max(1))
-    };
-    let started = Instant::now();
-    let outcome = match resolver {
-        None => Err(End::ResolveFailed),
-        Some(resolver) => families::lookup(&resolver, &name, patience).await,
-    };
-    let mut this = shared.borrow_mut();
-    this.counters.add(
-        Count::QueryMicroseconds,
-        u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-    );
-    let answer = this.settle(&name, outcome, epoch);
-    for (worker, token) in this.waiting.remove(&name).unwrap_or_default() {
-        if let Some(reply) = this.replies.get(worker) {
-            reply.reply(token, &name, &answer);
+impl Query {
+    async fn run(self) {
+        let Self { shared, name, domain } = &self;
+        let permits = Rc::clone(&shared.borrow().permits);
+        let mut turn = pin!(async { (domain.acquire().await, permits.acquire().await) });
+        let _turn = loop {
+            let Some(until) = shared.borrow_mut().give_up(name, Instant::now()) else { return };
+            if let Ok(turn) = timeout_at(until.into(), &mut turn).await {
+                break turn;
+            }
+        };
+        let (resolver, epoch, patience) = {
+            let this = shared.borrow();
+            this.counters.add(Count::Queries, 1);
+            (this.resolver.clone(), this.epoch, this.patience())
+        };
+        let started = Instant::now();
+        let outcome = match resolver {
+            None => Err(End::ResolveFailed),
+            Some(resolver) => families::lookup(&resolver, name, patience).await,
+        };
+        let mut this = shared.borrow_mut();
+        this.counters.add(
+            Count::QueryMicroseconds,
+            u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        );
+        let answer = this.settle(name, outcome, epoch);
+        for waiter in this.waiting.remove(name).unwrap_or_default() {
+            this.tell(&waiter, name, &answer);
         }
     }
 }
 
 impl Shared {
+    /// How long a query may take, and how long one may wait for its turn: a flow waits for both together.
+    fn patience(&self) -> Duration {
+        self.settings.timeout * self.settings.attempts.max(1)
+    }
+
+    fn tell(&self, waiter: &Waiter, name: &Name, answer: &Answer) {
+        if let Some(reply) = self.replies.get(waiter.worker) {
+            reply.reply(waiter.token, name, answer);
+        }
+    }
+
+    /// Sends those away who have waited too long for a query of `name` to begin; gives when the next one of them has,
+    /// while there is one.
+    fn give_up(&mut self, name: &Name, now: Instant) -> Option<Instant> {
+        let patience = self.patience();
+        let waiting = self.waiting.get_mut(name)?;
+        let over = waiting.partition_point(|waiter| waiter.asked + patience <= now);
+        let over: Vec<Waiter> = waiting.drain(..over).collect();
+        let next = waiting.first().map(|waiter| waiter.asked + patience);
+        for waiter in over {
+            let answer = self.instead(name, now);
+            self.tell(&waiter, name, &answer);
+        }
+        next
+    }
+
+    /// What is told where no query can be made: it says nothing about the name, so it is not kept.
+    fn instead(&self, name: &Name, now: Instant) -> Answer {
+        self.counters.add(Count::GivenUp, 1);
+        self.stale(name, now).map(|(known, _)| known).ok_or(End::ResolveTimeout)
+    }
+
+    /// An answer that has expired and still may be used, and until when.
+    fn stale(&self, name: &Name, now: Instant) -> Option<(Addresses, Instant)> {
+        match self.cache.get(name) {
+            Some(Entry { answer: Ok(known), stale_until, .. }) if now < *stale_until => {
+                self.counters.add(Count::Stale, 1);
+                let until = (now + RECHECK).min(*stale_until);
+                let known = Addresses { ips: Arc::clone(&known.ips), until, stale: true };
+                Some((known, *stale_until))
+            }
+            _ => None,
+        }
+    }
+
+    /// Forgets the permits of the name's domain when the caller is the last who holds them.
+    fn release(&mut self, name: &Name) {
+        let domain = domain_of(name);
+        if self.domains.get(domain).is_some_and(|permits| Rc::strong_count(permits) <= 2) {
+            self.domains.remove(domain);
+        }
+    }
+
     /// Counts the outcome, keeps it, and gives what the waiting flows are told.
     fn settle(
         &mut self,
@@ -245,16 +352,9 @@ impl Shared {
                     if end == End::ResolveTimeout { Count::Timeout } else { Count::Failed },
                     1,
                 );
-                match self.cache.get(name) {
-                    Some(Entry { answer: Ok(known), stale_until, .. }) if now < *stale_until => {
-                        self.counters.add(Count::Stale, 1);
-                        let until = (now + RECHECK).min(*stale_until);
-                        (
-                            Ok(Addresses { ips: Arc::clone(&known.ips), until, stale: true }),
-                            *stale_until,
-                        )
-                    }
-                    _ => (Err(end), now + FAILURE_TTL),
+                match self.stale(name, now) {
+                    Some((known, stale_until)) => (Ok(known), stale_until),
+                    None => (Err(end), now + FAILURE_TTL),
                 }
             }
         };
@@ -328,4 +428,105 @@ fn server(address: &SocketAddr) -> NameServerConfig {
     config.connections =
         vec![with_port(ConnectionConfig::udp()), with_port(ConnectionConfig::tcp())];
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::sync::atomic::AtomicU64;
+
+    use egress_flowlog::{Geometry, Segment};
+    use egress_hello::name::{Host, parse_host};
+
+    use super::*;
+
+    impl Reply for std::sync::mpsc::Sender<(u64, Answer)> {
+        fn reply(&self, token: u64, _: &Name, answer: &Answer) {
+            let _ = self.send((token, answer.clone()));
+        }
+    }
+
+    fn name(text: &str) -> Name {
+        match parse_host(text.as_bytes()).unwrap() {
+            Host::Name(name) => name,
+            Host::Ip(ip) => unreachable!("{ip}"),
+        }
+    }
+
+    /// A name server that gives 192.0.2.1 to every name for which `speaks` holds, and says nothing of the others.
+    fn name_server(speaks: impl Fn(&str) -> bool + Send + 'static) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut query = [0; 512];
+            while let Ok((len, peer)) = socket.recv_from(&mut query) {
+                let mut end = 12;
+                let mut labels = Vec::new();
+                while query[end] != 0 {
+                    let label = &query[end + 1..=end + usize::from(query[end])];
+                    labels.push(String::from_utf8_lossy(label).into_owned());
+                    end += 1 + label.len();
+                }
+                end += 5;
+                assert!(end <= len);
+                if !speaks(&labels.join(".")) {
+                    continue;
+                }
+                let is_a = query[end - 4..end - 2] == [0, 1];
+                let mut reply = query[..end].to_vec();
+                reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
+                if is_a {
+                    reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+                }
+                let _ = socket.send_to(&reply, peer);
+            }
+        });
+        address
+    }
+
+    fn settings(server: SocketAddr) -> Settings {
+        Settings {
+            servers: vec![server],
+            hosts: HashMap::new(),
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_secs(60),
+            negative_ttl: Duration::from_secs(1),
+            stale: Duration::ZERO,
+            timeout: Duration::from_secs(1),
+            attempts: 1,
+            cache_names: 1000,
+        }
+    }
+
+    fn counters() -> Counters {
+        let geometry = Geometry { workers: 1, ring_capacity: 1, live_capacity: 1 };
+        let words = (0..geometry.total_size() / 8).map(|_| AtomicU64::new(0)).collect();
+        Segment::format(Vec::leak(words), geometry, 1, 1).unwrap().resolver()
+    }
+
+    #[test]
+    fn a_domain_whose_servers_are_silent_holds_up_no_other() {
+        let server = name_server(|name| !name.ends_with("slow.example"));
+        let counters = counters();
+        let (sender, answers) = std::sync::mpsc::channel();
+        let (handle, _) = start(settings(server), vec![Box::new(sender)], counters).unwrap();
+        let silent = 2 * MAX_QUERIES;
+        for token in 0..silent {
+            handle.ask(name(&format!("{token}.{}.slow.example", token % 7)), 0, token);
+        }
+        let asked = Instant::now();
+        handle.ask(name("www.fast.example"), 0, silent);
+        let (token, answer) = answers.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!((token, answer.is_ok()), (silent, true));
+        assert!(asked.elapsed() < Duration::from_millis(900), "{:?}", asked.elapsed());
+        for _ in 0..silent {
+            let (_, answer) = answers.recv_timeout(Duration::from_secs(10)).unwrap();
+            assert_eq!(answer.unwrap_err(), End::ResolveTimeout);
+        }
+        // A second until their turn, one for the query; and what nobody waits for any more is not asked.
+        assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+        let share = most_queries() / DOMAIN_SHARE;
+        assert!(counters.get(Count::Queries) <= 1 + 2 * share as u64);
+        assert!(counters.get(Count::GivenUp) >= silent - 2 * share as u64);
+    }
 }
