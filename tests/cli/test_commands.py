@@ -22,9 +22,11 @@ rules:
 COMMANDS = ["run", "check", "why", "status", "reload", "flows", "metrics"]
 
 
-def egress(*arguments: str, control: str = "/nonexistent/egress.sock") -> subprocess.CompletedProcess[str]:
+def egress(
+    *arguments: str, control: str = "/nonexistent/egress.sock", config: str = "/nonexistent"
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "egress_gateway.cli", *arguments]
-    env = {**os.environ, "EGRESS_CONTROL": control}
+    env = {**os.environ, "EGRESS_CONTROL": control, "EGRESS_CONFIG": config}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
     assert "Traceback" not in done.stderr, done.stderr
     return done
@@ -98,6 +100,14 @@ def test_why_ends_with_the_verdict(policy: str, destination: str, code: int) -> 
 
 def test_why_refuses_a_source_that_is_not_an_address(policy: str) -> None:
     assert egress("why", "-c", policy, "somebody", "api.example.com").returncode == 2
+
+
+def test_why_says_whose_files_it_judged_by_when_no_gateway_answers(policy: str, tmp_path: Path) -> None:
+    nobody = str(tmp_path / "nobody.sock")
+    done = egress("why", "10.0.0.1", "api.example.com", control=nobody, config=policy)
+    assert done.returncode in (0, 1)
+    assert f"no gateway answers at {nobody}" in done.stderr
+    assert f"judged by {policy}" in done.stderr
 
 
 def test_why_asks_about_the_running_gateways_files(gateway: Gateway) -> None:

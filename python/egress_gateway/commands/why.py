@@ -50,8 +50,11 @@ def paths_of(arguments: argparse.Namespace) -> list[str]:
         return list(arguments.config)
     try:
         _, status = client.ask_json(arguments.control or places.control_socket(), "GET", "/status")
-    except client.NoGatewayError:
-        return places.config()
+    except client.NoGatewayError as error:
+        paths = places.config()
+        # Said, because the answer would be another's: the files here need not be those that a gateway runs on.
+        print(f"egress why: {error}\negress why: judged by {', '.join(paths)}", file=sys.stderr)
+        return paths
     return list(status["config"])
 
 
