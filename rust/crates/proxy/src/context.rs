@@ -78,6 +78,14 @@ pub(crate) struct Local {
     read_ms: Option<u64>,
 }
 
+/// A name's addresses in a worker's own memory: the resolver's are counted by all workers at once.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub ips: Rc<[IpAddr]>,
+    pub until: Instant,
+    pub stale: bool,
+}
+
 /// One worker's shared parts.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -87,7 +95,7 @@ pub(crate) struct Context {
     pub lender: Lender,
     pub recorder: Rc<Recorder>,
     pub resolver: Handle,
-    pub names: HashMap<Name, Addresses>,
+    pub names: HashMap<Name, Known>,
     /// The gateway's own listening addresses, which are never dialled.
     pub own: Arc<[SocketAddr]>,
     pub local: Local,
@@ -129,15 +137,19 @@ impl Context {
         self.wheel.set(token.slot, deadline_ms);
     }
 
-    pub(crate) fn remember(&mut self, name: &Name, addresses: &Addresses) {
+    /// Keeps what the resolver has answered; gives it as it is kept.
+    pub(crate) fn remember(&mut self, name: &Name, addresses: &Addresses) -> Known {
         if self.names.len() >= NAMES {
             self.names.clear();
         }
-        self.names.insert(name.clone(), addresses.clone());
+        let Addresses { ips, until, stale } = addresses;
+        let known = Known { ips: Rc::from(&**ips), until: *until, stale: *stale };
+        self.names.insert(name.clone(), known.clone());
+        known
     }
 
     /// A still valid answer that this worker was given before.
-    pub(crate) fn known(&mut self, name: &Name) -> Option<Addresses> {
+    pub(crate) fn known(&mut self, name: &Name) -> Option<Known> {
         let known = self.names.get(name)?;
         if self.now < known.until {
             self.recorder.counters.add(WorkerCounter::NameCacheHits, 1);

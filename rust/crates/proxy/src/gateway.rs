@@ -68,6 +68,8 @@ struct Running {
     workers: Vec<WorkerHandle>,
     memo: serde_json::Value,
     resolver: Handle,
+    /// Raised by each change of the resolver's settings.
+    names_epoch: u64,
     resolver_thread: JoinHandle<()>,
     listeners: Vec<ListenerStatus>,
 }
@@ -459,14 +461,15 @@ impl Gateway {
     fn swap(&mut self, before: &Installed, installed: &Arc<Installed>) -> u64 {
         let Some(running) = &mut self.running else { return 0 };
         let settings = &installed.snapshot.settings().resolver;
-        let forget_names = before.snapshot.settings().resolver != *settings;
-        if forget_names {
-            running.resolver.configure(settings.clone());
+        if before.snapshot.settings().resolver != *settings {
+            running.names_epoch += 1;
+            running.resolver.configure(settings.clone(), running.names_epoch);
         }
+        let epoch = running.names_epoch;
         let (done, answers) = mpsc::channel();
         for worker in &running.workers {
             let policy = Arc::clone(installed);
-            worker.mailbox.post(Mail::Install { policy, forget_names, done: done.clone() });
+            worker.mailbox.post(Mail::Install { policy, epoch, done: done.clone() });
         }
         drop(done);
         running.installed = Arc::clone(installed);
@@ -579,7 +582,15 @@ impl Gateway {
             ));
         }
         let memo = serde_json::Value::Null;
-        Ok(Running { installed, memo, workers, resolver, resolver_thread, listeners })
+        Ok(Running {
+            installed,
+            memo,
+            workers,
+            resolver,
+            names_epoch: 0,
+            resolver_thread,
+            listeners,
+        })
     }
 
     /// Whether the end has come: all workers have drained, or one of them failed.

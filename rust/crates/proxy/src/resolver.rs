@@ -19,6 +19,7 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts,
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{Resolver, TokioResolver};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
 use crate::families;
@@ -52,14 +53,14 @@ pub(crate) struct Addresses {
 /// A name's addresses, or how the resolution ended.
 pub(crate) type Answer = Result<Addresses, End>;
 
-/// Where an answer goes: called on the resolver's thread.
+/// Where an answer goes: called on the resolver's thread. The epoch is that of the settings by which it was found.
 pub(crate) trait Reply: Send {
-    fn reply(&self, token: u64, name: &Name, answer: &Answer);
+    fn reply(&self, token: u64, name: &Name, answer: &Answer, epoch: u64);
 }
 
 enum Message {
     Ask { name: Name, worker: usize, token: u64 },
-    Configure(Box<Settings>),
+    Configure { settings: Box<Settings>, epoch: u64 },
 }
 
 /// The workers' end.
@@ -78,9 +79,10 @@ impl Handle {
         let _ = self.0.send(Message::Ask { name, worker, token });
     }
 
-    /// Takes new settings: later questions go to the new servers, the cache starts anew.
-    pub(crate) fn configure(&self, settings: Settings) {
-        let _ = self.0.send(Message::Configure(Box::new(settings)));
+    /// Takes new settings, whose epoch is higher than that of any before (0 at the start): the cache starts anew, and
+    /// questions that are open are not answered. Workers ask them again with the policy that the settings are part of.
+    pub(crate) fn configure(&self, settings: Settings, epoch: u64) {
+        let _ = self.0.send(Message::Configure { settings: Box::new(settings), epoch });
     }
 }
 
@@ -119,8 +121,9 @@ impl Entry {
 struct Shared {
     settings: Settings,
     resolver: Option<TokioResolver>,
-    /// Raised by every change of settings: an answer to an older question is delivered but not kept.
     epoch: u64,
+    /// Of this epoch: a change of settings ends those before.
+    queries: JoinSet<()>,
     cache: HashMap<Name, Entry>,
     waiting: HashMap<Name, Vec<Waiter>>,
     replies: Vec<Box<dyn Reply>>,
@@ -150,6 +153,7 @@ async fn serve(
         settings,
         resolver,
         epoch: 0,
+        queries: JoinSet::new(),
         cache: HashMap::new(),
         waiting: HashMap::new(),
         replies,
@@ -161,12 +165,17 @@ async fn serve(
     while let Some(message) = receiver.recv().await {
         match message {
             Message::Ask { name, worker, token } => ask(&shared, name, worker, token),
-            Message::Configure(settings) => {
-                let mut shared = shared.borrow_mut();
-                shared.resolver = build(&settings);
-                shared.settings = *settings;
-                shared.epoch += 1;
-                shared.cache.clear();
+            Message::Configure { settings, epoch } => {
+                let mut this = shared.borrow_mut();
+                this.resolver = build(&settings);
+                this.settings = *settings;
+                this.epoch = epoch;
+                // Who asked the old servers must wait neither for their answer nor behind it.
+                this.queries = JoinSet::new();
+                this.waiting.clear();
+                this.domains.clear();
+                this.permits = Rc::new(Semaphore::new(this.most_queries));
+                this.cache.clear();
             }
         }
     }
@@ -216,9 +225,9 @@ fn ask(shared: &Rc<RefCell<Shared>>, name: Name, worker: usize, token: u64) {
         return;
     }
     this.waiting.insert(name.clone(), vec![waiter]);
-    drop(this);
-    let query = Query { shared: Rc::clone(shared), name, domain };
-    tokio::task::spawn_local(query.run());
+    while this.queries.try_join_next().is_some() {}
+    let query = Query { shared: Rc::clone(shared), name, domain, epoch: this.epoch };
+    this.queries.spawn_local(query.run());
 }
 
 /// A query under way or waiting. However it ends (a panic under it too), it leaves no list of those who wait for it:
@@ -227,11 +236,14 @@ struct Query {
     shared: Rc<RefCell<Shared>>,
     name: Name,
     domain: Rc<Semaphore>,
+    epoch: u64,
 }
 
 impl Drop for Query {
     fn drop(&mut self) {
-        if let Ok(mut shared) = self.shared.try_borrow_mut() {
+        if let Ok(mut shared) = self.shared.try_borrow_mut()
+            && shared.epoch == self.epoch
+        {
             shared.waiting.remove(&self.name);
             shared.release(&self.name);
         }
@@ -240,7 +252,7 @@ impl Drop for Query {
 
 impl Query {
     async fn run(self) {
-        let Self { shared, name, domain } = &self;
+        let Self { shared, name, domain, .. } = &self;
         let permits = Rc::clone(&shared.borrow().permits);
         let mut turn = pin!(async { (domain.acquire().await, permits.acquire().await) });
         let _turn = loop {
@@ -249,10 +261,10 @@ impl Query {
                 break turn;
             }
         };
-        let (resolver, epoch, patience) = {
+        let (resolver, patience) = {
             let this = shared.borrow();
             this.counters.add(Count::Queries, 1);
-            (this.resolver.clone(), this.epoch, this.patience())
+            (this.resolver.clone(), this.patience())
         };
         let started = Instant::now();
         let outcome = match resolver {
@@ -264,7 +276,7 @@ impl Query {
             Count::QueryMicroseconds,
             u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         );
-        let answer = this.settle(name, outcome, epoch);
+        let answer = this.settle(name, outcome);
         for waiter in this.waiting.remove(name).unwrap_or_default() {
             this.tell(&waiter, name, &answer);
         }
@@ -279,7 +291,7 @@ impl Shared {
 
     fn tell(&self, waiter: &Waiter, name: &Name, answer: &Answer) {
         if let Some(reply) = self.replies.get(waiter.worker) {
-            reply.reply(waiter.token, name, answer);
+            reply.reply(waiter.token, name, answer, self.epoch);
         }
     }
 
@@ -326,21 +338,14 @@ impl Shared {
     }
 
     /// Counts the outcome, keeps it, and gives what the waiting flows are told.
-    fn settle(
-        &mut self,
-        name: &Name,
-        outcome: Result<(Arc<[IpAddr]>, Instant), End>,
-        epoch: u64,
-    ) -> Answer {
+    fn settle(&mut self, name: &Name, outcome: Result<(Arc<[IpAddr]>, Instant), End>) -> Answer {
         let now = Instant::now();
-        let current = epoch == self.epoch;
         let s = &self.settings;
         let (answer, stale_until) = match outcome {
             Ok((ips, valid_until)) => {
                 self.counters.add(Count::Answered, 1);
                 let ttl = valid_until.saturating_duration_since(now).clamp(s.min_ttl, s.max_ttl);
-                // To an older question: a worker is not to keep it either.
-                let until = if current { now + ttl } else { now };
+                let until = now + ttl;
                 (Ok(Addresses { ips, until, stale: false }), until + s.stale)
             }
             Err(End::ResolveNoName) => {
@@ -358,14 +363,10 @@ impl Shared {
                 }
             }
         };
-        if current {
-            self.make_room(now);
-            self.cache.insert(
-                name.clone(),
-                Entry { answer: answer.clone(), stale_until, last_used: now },
-            );
-            self.counters.set(Count::Names, self.cache.len() as u64);
-        }
+        self.make_room(now);
+        self.cache
+            .insert(name.clone(), Entry { answer: answer.clone(), stale_until, last_used: now });
+        self.counters.set(Count::Names, self.cache.len() as u64);
         answer
     }
 
@@ -440,9 +441,9 @@ mod tests {
 
     use super::*;
 
-    impl Reply for std::sync::mpsc::Sender<(u64, Answer)> {
-        fn reply(&self, token: u64, _: &Name, answer: &Answer) {
-            let _ = self.send((token, answer.clone()));
+    impl Reply for std::sync::mpsc::Sender<(u64, Answer, u64)> {
+        fn reply(&self, token: u64, _: &Name, answer: &Answer, epoch: u64) {
+            let _ = self.send((token, answer.clone(), epoch));
         }
     }
 
@@ -516,11 +517,11 @@ mod tests {
         }
         let asked = Instant::now();
         handle.ask(name("www.fast.example"), 0, silent);
-        let (token, answer) = answers.recv_timeout(Duration::from_secs(10)).unwrap();
+        let (token, answer, _) = answers.recv_timeout(Duration::from_secs(10)).unwrap();
         assert_eq!((token, answer.is_ok()), (silent, true));
         assert!(asked.elapsed() < Duration::from_millis(900), "{:?}", asked.elapsed());
         for _ in 0..silent {
-            let (_, answer) = answers.recv_timeout(Duration::from_secs(10)).unwrap();
+            let (_, answer, _) = answers.recv_timeout(Duration::from_secs(10)).unwrap();
             assert_eq!(answer.unwrap_err(), End::ResolveTimeout);
         }
         // A second until their turn, one for the query; and what nobody waits for any more is not asked.
@@ -528,5 +529,27 @@ mod tests {
         let share = most_queries() / DOMAIN_SHARE;
         assert!(counters.get(Count::Queries) <= 1 + 2 * share as u64);
         assert!(counters.get(Count::GivenUp) >= silent - 2 * share as u64);
+    }
+
+    #[test]
+    fn a_question_after_new_settings_waits_for_no_query_by_the_old() {
+        let (old, new) = (name_server(|_| false), name_server(|_| true));
+        let (sender, answers) = std::sync::mpsc::channel();
+        let (handle, _) = start(settings(old), vec![Box::new(sender)], counters()).unwrap();
+        // More than the domain's share, so that the last of them waits for its turn.
+        let many = MAX_QUERIES;
+        for token in 0..many {
+            handle.ask(name(&format!("{token}.a.example")), 0, token);
+        }
+        handle.configure(settings(new), 7);
+        let asked = Instant::now();
+        for (token, first) in [(many, 0), (many + 1, many - 1)] {
+            handle.ask(name(&format!("{first}.a.example")), 0, token);
+            let (told, answer, epoch) = answers.recv_timeout(Duration::from_secs(10)).unwrap();
+            assert_eq!((told, answer.is_ok(), epoch), (token, true, 7));
+        }
+        assert!(asked.elapsed() < Duration::from_millis(900), "{:?}", asked.elapsed());
+        let later = answers.recv_timeout(Duration::from_millis(1200));
+        assert!(later.is_err(), "an answer to a question before: {later:?}");
     }
 }

@@ -51,11 +51,13 @@ pub(crate) enum Mail {
         token: u64,
         name: Name,
         answer: Answer,
+        epoch: u64,
     },
     /// A new policy; the worker answers with the flows that it closes for it.
     Install {
         policy: Arc<Installed>,
-        forget_names: bool,
+        /// Of the resolver's settings in it.
+        epoch: u64,
         done: Sender<u64>,
     },
     /// A rule's time is up: judge all flows again by the same policy.
@@ -85,8 +87,8 @@ impl Mailbox {
 }
 
 impl Reply for Mailbox {
-    fn reply(&self, token: u64, name: &Name, answer: &Answer) {
-        self.post(Mail::Resolved { token, name: name.clone(), answer: answer.clone() });
+    fn reply(&self, token: u64, name: &Name, answer: &Answer, epoch: u64) {
+        self.post(Mail::Resolved { token, name: name.clone(), answer: answer.clone(), epoch });
     }
 }
 
@@ -145,6 +147,8 @@ struct Worker {
     /// Given up for a moment when descriptors run out, to accept and close the connection that waits.
     spare: Option<OwnedFd>,
     mail: Receiver<Mail>,
+    /// Of the resolver's settings by which the names in the cache were found.
+    names_epoch: u64,
     started: Instant,
     next_id: u64,
     draining: bool,
@@ -211,6 +215,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         again: VecDeque::new(),
         spare: spare(),
         mail,
+        names_epoch: 0,
         started,
         next_id: id_prefix << 40,
         draining: false,
@@ -551,17 +556,18 @@ impl Worker {
     fn read_mail(&mut self) {
         loop {
             match self.mail.try_recv() {
-                Ok(Mail::Resolved { token, name, answer }) => {
-                    if let Ok(addresses) = &answer {
-                        self.context.remember(&name, addresses);
-                    }
+                // By settings that were replaced: whoever waited for it has asked again.
+                Ok(Mail::Resolved { epoch, .. }) if epoch < self.names_epoch => {}
+                Ok(Mail::Resolved { token, name, answer, .. }) => {
+                    let answer = answer.map(|addresses| self.context.remember(&name, &addresses));
                     let (token, _) =
                         FlowToken::read(Token(usize::try_from(token).unwrap_or(usize::MAX)));
                     self.with(token, |context, flow| context.resolved(token, flow, &name, &answer));
                 }
-                Ok(Mail::Install { policy, forget_names, done }) => {
+                Ok(Mail::Install { policy, epoch, done }) => {
                     self.keep_judges();
-                    if forget_names {
+                    if epoch != self.names_epoch {
+                        self.names_epoch = epoch;
                         self.context.names.clear();
                     }
                     self.context

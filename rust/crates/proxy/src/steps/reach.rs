@@ -9,12 +9,11 @@ use egress_policy::{
     Accept, Decision, End, Origin, Reason, Screened, SourceClass, Stage, classify,
 };
 
-use crate::context::{Context, FlowToken, Step};
+use crate::context::{Context, FlowToken, Known, Step};
 use crate::dial::{Dialing, Started, interleave};
 use crate::flow::{Flow, Work};
 use crate::installed::Installed;
 use crate::relay::{Edge, Peer};
-use crate::resolver::{Addresses, Answer};
 
 /// A resolution is given up after this much longer than the resolver's own patience: it always answers before.
 const RESOLVER_MARGIN_MS: u64 = 1000;
@@ -108,7 +107,7 @@ impl Context {
         token: FlowToken,
         flow: &mut Flow,
         name: &Name,
-        answer: &Answer,
+        answer: &Result<Known, End>,
     ) -> Step {
         let policy = self.policy();
         let Some((host, port)) = target(flow, &policy) else { return Step::End(End::Aborted) };
@@ -132,7 +131,7 @@ impl Context {
         &mut self,
         token: FlowToken,
         flow: &mut Flow,
-        addresses: &Addresses,
+        addresses: &Known,
         port: u16,
     ) -> Step {
         if addresses.stale {
