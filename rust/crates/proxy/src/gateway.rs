@@ -547,6 +547,7 @@ impl Gateway {
         for (index, ((poll, mail), mailbox)) in ends.into_iter().zip(boxes).enumerate() {
             let parts = Parts {
                 index,
+                workers: count,
                 poll,
                 mail,
                 area: self.segment.worker(u32::try_from(index).unwrap_or(0)),

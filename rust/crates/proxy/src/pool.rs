@@ -1,6 +1,7 @@
 //! Memory that flows borrow only while bytes are pending: buffers and pipes, both bounded.
 
 use std::cell::Cell;
+use std::io;
 use std::rc::Rc;
 
 use egress_sys::Pipe;
@@ -13,8 +14,13 @@ const KEEP_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_HELD_BYTES: usize = 64 << 20;
 /// What one flow may hold even then: any usual first flight, and a read worth making.
 pub(crate) const FAIR_BYTES: usize = 16 * 1024;
-/// Pipes of one worker. A plain user's quota is about 64 pipes of 1 MiB (pipe(7)); beyond it the kernel gives tiny ones.
+/// Pipes that one worker may have out at once, and that all of them together keep for later. A plain user's quota is
+/// about 64 pipes of 1 MiB (pipe(7)); beyond it the kernel gives tiny ones.
 const MAX_PIPES: usize = 48;
+/// Pipes that a worker keeps, however many workers there are.
+const MIN_KEPT_PIPES: usize = 4;
+/// How long the kernel is not asked again after it gave no useful pipe.
+const PIPE_RETRY_MS: u64 = 1000;
 /// A pipe below this many bytes is slower than a copy through the shared buffer.
 const USEFUL_PIPE_BYTES: usize = 128 * 1024;
 
@@ -101,37 +107,47 @@ pub(crate) struct Pipes {
     free: Vec<Box<Pipe>>,
     /// Pipes that may still be opened.
     allowance: usize,
+    /// As many free ones are kept: the quota is one for all workers, and a burst of one must not use it up for good.
+    keep: usize,
+    /// The worker's clock.
+    pub now_ms: u64,
+    retry_ms: u64,
 }
 
 impl Pipes {
-    pub(crate) fn new() -> Self {
-        Self { free: Vec::new(), allowance: MAX_PIPES }
+    pub(crate) fn new(workers: usize) -> Self {
+        let keep = (MAX_PIPES / workers.max(1)).max(MIN_KEPT_PIPES);
+        Self { free: Vec::new(), allowance: MAX_PIPES, keep, now_ms: 0, retry_ms: 0 }
     }
 
     /// An empty pipe, or `None` when all are lent or the kernel gives no useful one: then copy.
     pub(crate) fn lend(&mut self) -> Option<Box<Pipe>> {
+        self.lend_by(Pipe::open)
+    }
+
+    fn lend_by(&mut self, open: impl FnOnce() -> io::Result<Pipe>) -> Option<Box<Pipe>> {
         if let Some(pipe) = self.free.pop() {
             return Some(pipe);
         }
-        if self.allowance == 0 {
+        if self.allowance == 0 || self.now_ms < self.retry_ms {
             return None;
         }
-        match Pipe::open() {
+        match open() {
             Ok(pipe) if pipe.capacity() >= USEFUL_PIPE_BYTES => {
                 self.allowance -= 1;
                 Some(Box::new(pipe))
             }
-            // The user's quota is used up (or descriptors are): keep to the pipes there are.
+            // The user's quota is used up (or descriptors are): for a while, keep to the pipes there are.
             _ => {
-                self.allowance = 0;
+                self.retry_ms = self.now_ms + PIPE_RETRY_MS;
                 None
             }
         }
     }
 
-    /// Takes a pipe back; one with bytes inside (its flow ended) is closed and may be replaced.
+    /// Takes a pipe back; one with bytes inside (its flow ended), or one too many, is closed and may be replaced.
     pub(crate) fn give_back(&mut self, pipe: Box<Pipe>) {
-        if pipe.is_empty() {
+        if pipe.is_empty() && self.free.len() < self.keep {
             self.free.push(pipe);
         } else {
             self.allowance += 1;
@@ -142,6 +158,38 @@ impl Pipes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_that_cannot_be_had_is_asked_for_again_later() {
+        let mut pipes = Pipes::new(1);
+        assert!(pipes.lend_by(|| Err(io::ErrorKind::OutOfMemory.into())).is_none());
+        let asked = Cell::new(false);
+        let mut ask = |now_ms| {
+            pipes.now_ms = now_ms;
+            let _ = pipes.lend_by(|| {
+                asked.set(true);
+                Err(io::ErrorKind::OutOfMemory.into())
+            });
+            asked.take()
+        };
+        assert!(!ask(PIPE_RETRY_MS - 1));
+        assert!(ask(PIPE_RETRY_MS));
+        assert!(!ask(PIPE_RETRY_MS + 1));
+    }
+
+    #[test]
+    fn after_a_burst_a_worker_keeps_its_share_of_the_pipes() {
+        let mut pipes = Pipes::new(100);
+        let lent: Vec<_> = (0..MIN_KEPT_PIPES + 2).filter_map(|_| pipes.lend()).collect();
+        assert_eq!(lent.len(), MIN_KEPT_PIPES + 2);
+        for pipe in lent {
+            pipes.give_back(pipe);
+        }
+        assert_eq!(
+            (pipes.free.len(), pipes.allowance),
+            (MIN_KEPT_PIPES, MAX_PIPES - MIN_KEPT_PIPES)
+        );
+    }
 
     #[test]
     fn what_flows_hold_is_metered_until_they_let_go() {

@@ -96,6 +96,8 @@ impl Reply for Mailbox {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub index: usize,
+    /// How many there are.
+    pub workers: usize,
     pub poll: Poll,
     pub mail: Receiver<Mail>,
     pub area: WorkerArea,
@@ -159,6 +161,7 @@ struct Worker {
 pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     let Parts {
         index,
+        workers,
         mut poll,
         mail,
         area,
@@ -192,7 +195,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         lender: Lender {
             scratch: vec![0; SCRATCH_BYTES],
             buffers: Buffers::default(),
-            pipes: Pipes::new(),
+            pipes: Pipes::new(workers),
             pipe_misses: 0,
         },
         recorder,
@@ -248,6 +251,7 @@ impl Worker {
             u64::try_from(context.now.duration_since(self.started).as_nanos()).unwrap_or(u64::MAX);
         context.recorder.now_ns.set(ns);
         context.now_ms = ns / 1_000_000;
+        context.lender.pipes.now_ms = context.now_ms;
         // Not counted on from the start: the clock may have been set since, and `until` is about the clock.
         context.unix_seconds = unix_seconds();
     }
