@@ -24,6 +24,16 @@ pub struct RuleId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SourceClass(pub(crate) u32);
 
+/// What a rule says of how its flows are carried: all that a connection needs of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// Dialled instead of the destination itself. The addresses of a name given here are screened like
+    /// those of any other name; an address given here was chosen by the rule's author.
+    pub dial: Option<&'a (Host, u16)>,
+    /// The SNI inside a CONNECT tunnel may differ from the CONNECT host.
+    pub sni_any: bool,
+}
+
 /// The terms and the description of a rule.
 #[derive(Debug, Clone, Copy)]
 pub struct RuleView<'a> {
@@ -34,11 +44,7 @@ pub struct RuleView<'a> {
     pub why: Option<&'a str>,
     /// The rule's own message, else the default's.
     pub message: &'a str,
-    /// Dialled instead of the destination itself. The addresses of a name given here are screened like
-    /// those of any other name; an address given here was chosen by the rule's author.
-    pub dial: Option<&'a (Host, u16)>,
-    /// The SNI inside a CONNECT tunnel may differ from the CONNECT host.
-    pub sni_any: bool,
+    pub terms: Terms<'a>,
     pub max_connections: Option<u32>,
     pub new_per_second: Option<u32>,
     pub deny: bool,
@@ -214,14 +220,30 @@ impl Snapshot {
             owner: self.optional(record.owner),
             why: self.optional(record.why),
             message: self.optional(record.message).unwrap_or(&self.fallback.message),
-            dial: self.dials.get(record.dial.get() as usize),
-            sni_any: flag(rule_flag::SNI_ANY),
+            terms: self.terms(id)?,
             max_connections: number(record.max_connections),
             new_per_second: number(record.new_per_second),
             deny: flag(rule_flag::DENY),
             audit: flag(rule_flag::AUDIT),
             until: Some(record.until.get()).filter(|until| *until != u64::MAX),
         })
+    }
+
+    /// The terms alone, which cost nothing to read.
+    #[inline]
+    pub fn terms(&self, id: RuleId) -> Option<Terms<'_>> {
+        let record = self.rules().get(id.0 as usize)?;
+        Some(Terms {
+            dial: self.dials.get(record.dial.get() as usize),
+            sni_any: record.flags.get() & rule_flag::SNI_ANY != 0,
+        })
+    }
+
+    /// The rule's name and line, as its records carry them.
+    #[inline]
+    pub fn name_and_line(&self, id: RuleId) -> Option<(&[u8], u32)> {
+        let record = self.rules().get(id.0 as usize)?;
+        Some((self.text_bytes(record.name), record.line.get()))
     }
 
     /// The template for refusals that no rule made.
@@ -283,9 +305,13 @@ impl Snapshot {
     }
 
     pub(crate) fn text(&self, text: Text) -> &str {
+        std::str::from_utf8(self.text_bytes(text)).unwrap_or_default()
+    }
+
+    fn text_bytes(&self, text: Text) -> &[u8] {
         let at = text.at.get() as usize;
         let bytes = self.raw(Section::Texts).get(at..at.saturating_add(text.len.get() as usize));
-        std::str::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+        bytes.unwrap_or_default()
     }
 
     fn optional(&self, text: Text) -> Option<&str> {

@@ -181,9 +181,9 @@ fn terms_come_back_as_written() {
         (view.name, view.file, view.line, view.owner, view.why, view.message),
         ("a", "policy.yaml", 7, Some("team"), Some("PCI"), "no {rule}")
     );
-    assert_eq!(view.dial.unwrap(), &(host("edge.partner.com"), 8443));
+    assert_eq!(view.terms.dial.unwrap(), &(host("edge.partner.com"), 8443));
     assert_eq!(
-        (view.sni_any, view.max_connections, view.new_per_second, view.deny),
+        (view.terms.sni_any, view.max_connections, view.new_per_second, view.deny),
         (true, Some(5), Some(6), false)
     );
     assert!(snapshot.rule(RuleId(1)).is_none());

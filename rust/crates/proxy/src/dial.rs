@@ -124,6 +124,9 @@ fn end_of(error: &io::Error) -> End {
 
 /// Families in turn, IPv6 first (RFC 8305, section 4); within a family the resolver's order is kept.
 pub(crate) fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    if addresses.iter().all(SocketAddr::is_ipv4) {
+        return addresses;
+    }
     let (v6, v4): (Vec<_>, Vec<_>) =
         addresses.into_iter().partition(|address| matches!(address.ip(), IpAddr::V6(_)));
     let mut mixed = Vec::with_capacity(v6.len() + v4.len());

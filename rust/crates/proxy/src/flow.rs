@@ -8,7 +8,7 @@ use egress_flowlog::{Counters, LiveFlow, LiveTable, NONE_U32, Record, Ring, Work
 use egress_hello::connect::HeadReader;
 use egress_hello::name::Host;
 use egress_hello::tls::HelloReader;
-use egress_policy::{Accept, Decision, End, Reason, RuleId, RuleView, Stage, Verdict};
+use egress_policy::{Accept, Decision, End, Reason, RuleId, Stage, Terms, Verdict};
 
 use crate::dial::Dialing;
 use crate::installed::{InForce, Installed};
@@ -123,8 +123,8 @@ pub(crate) struct Flow {
 
 impl Flow {
     /// The rule whose terms the flow runs under: `dial`, `sni`, `connections`.
-    pub(crate) fn terms<'a>(&self, policy: &'a Installed) -> Option<RuleView<'a>> {
-        self.decision?.terms.and_then(|terms| policy.snapshot.rule(terms))
+    pub(crate) fn terms<'a>(&self, policy: &'a Installed) -> Option<Terms<'a>> {
+        self.decision?.terms.and_then(|terms| policy.snapshot.terms(terms))
     }
 
     pub(crate) fn name(&self) -> NameText<'_> {
@@ -164,7 +164,10 @@ impl Flow {
                 generation: self.generation,
                 start_unix_ns: self.start_unix_ns(),
                 rule: self.rule,
-                rule_line: policy.snapshot.rule(RuleId(self.rule)).map_or(0, |rule| rule.line),
+                rule_line: policy
+                    .snapshot
+                    .name_and_line(RuleId(self.rule))
+                    .map_or(0, |(_, line)| line),
                 stage: self.stage,
                 verdict: self.verdict,
                 reason: self.reason,
@@ -211,7 +214,8 @@ impl Flow {
 
     fn record(&self) {
         let policy = self.judge();
-        let rule = policy.snapshot.rule(RuleId(self.rule));
+        let (rule_name, rule_line) =
+            policy.snapshot.name_and_line(RuleId(self.rule)).unwrap_or_default();
         let listener = policy.snapshot.settings().listeners.get(usize::from(self.listener));
         let (bytes_up, bytes_down) = self.moved();
         let name = self.name();
@@ -227,7 +231,7 @@ impl Flow {
             first_bytes_us: self.first_bytes_us,
             resolve_us: self.resolve_us,
             connect_us: self.connect_us,
-            rule_line: rule.as_ref().map_or(0, |rule| rule.line),
+            rule_line,
             source: self.source,
             upstream: self.upstream,
             port: self.port,
@@ -239,7 +243,7 @@ impl Flow {
             flags: self.flags | if spliced { flags::SPLICED } else { 0 },
             rule: self.rule,
             name: name.bytes(),
-            rule_name: rule.as_ref().map_or(b"", |rule| rule.name.as_bytes()),
+            rule_name,
             listener_name: listener.map_or(b"", |listener| listener.name.as_bytes()),
             other: self.other.as_deref().unwrap_or_default().as_bytes(),
         };

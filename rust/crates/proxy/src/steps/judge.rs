@@ -124,9 +124,9 @@ impl Context {
             (Verdict::WouldDeny, reason) if found_out(reason) => Some(reason),
             _ => None,
         };
-        let rule = decision.terms.and_then(|terms| policy.snapshot.rule(terms));
+        let terms = decision.terms.and_then(|terms| policy.snapshot.terms(terms));
         let contradicts = matches!(found, Some(Reason::NameMismatch | Reason::Malformed))
-            && !rule.is_some_and(|rule| rule.sni_any);
+            && !terms.is_some_and(|terms| terms.sni_any);
         let denied = match screened {
             _ if decision.verdict == Verdict::Deny => true,
             _ if contradicts && !decision.audit => true,

@@ -19,17 +19,25 @@ use crate::relay::{Edge, Peer};
 const RESOLVER_MARGIN_MS: u64 = 1000;
 
 /// Where an allowed flow is dialled: what the client named, or what the rule says instead.
-fn target(flow: &Flow, policy: &Installed) -> Option<(Host, u16)> {
-    match flow.terms(policy).and_then(|rule| rule.dial) {
-        Some(dial) => Some(dial.clone()),
-        None => flow.destination.clone().map(|host| (host, flow.port)),
+fn target<'a>(flow: &'a Flow, policy: &'a Installed) -> Option<(&'a Host, u16)> {
+    match flow.terms(policy).and_then(|terms| terms.dial) {
+        Some((host, port)) => Some((host, *port)),
+        None => flow.destination.as_ref().map(|host| (host, flow.port)),
     }
+}
+
+/// Where the addresses to dial come from.
+enum Source<'a> {
+    Given(IpAddr),
+    Hosts(&'a [IpAddr]),
+    Known(Addresses),
+    Ask(Name),
 }
 
 /// Who is to answer for the addresses that are dialled under `decision`.
 fn origin(flow: &Flow, decision: &Decision, policy: &Installed) -> Origin {
-    let rule = decision.terms.and_then(|terms| policy.snapshot.rule(terms));
-    let dial = rule.and_then(|rule| rule.dial).map(|(host, _)| host);
+    let terms = decision.terms.and_then(|terms| policy.snapshot.terms(terms));
+    let dial = terms.and_then(|terms| terms.dial).map(|(host, _)| host);
     match (dial, dial.or(flow.destination.as_ref())) {
         (_, Some(Host::Name(name)))
             if policy.snapshot.settings().resolver.hosts.contains_key(name) =>
@@ -73,15 +81,21 @@ impl Context {
     pub(crate) fn reach(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
         let policy = self.policy();
         let Some((host, port)) = target(flow, &policy) else { return Step::End(End::Aborted) };
-        match host {
-            Host::Ip(ip) => self.dial(token, flow, &[ip], port),
-            Host::Name(name) => {
-                if let Some(ips) = policy.snapshot.settings().resolver.hosts.get(&name) {
-                    return self.dial(token, flow, ips, port);
-                }
-                if let Some(known) = self.known(&name) {
-                    return self.answered(token, flow, &known, port);
-                }
+        let source = match host {
+            Host::Ip(ip) => Source::Given(*ip),
+            Host::Name(name) => match policy.snapshot.settings().resolver.hosts.get(name) {
+                Some(ips) => Source::Hosts(ips),
+                None => match self.known(name) {
+                    Some(known) => Source::Known(known),
+                    None => Source::Ask(name.clone()),
+                },
+            },
+        };
+        match source {
+            Source::Given(ip) => self.dial(token, flow, &[ip], port),
+            Source::Hosts(ips) => self.dial(token, flow, ips, port),
+            Source::Known(addresses) => self.answered(token, flow, &addresses, port),
+            Source::Ask(name) => {
                 flow.abandon_dial();
                 let deadline = self.now_ms + resolve_ms(&policy);
                 self.wake_at(token, deadline.min(reach_by_ms(flow, &policy)));
@@ -113,7 +127,7 @@ impl Context {
         let Some((host, port)) = target(flow, &policy) else { return Step::End(End::Aborted) };
         // A policy change may have sent the flow elsewhere since it asked: another name's addresses are not for it.
         if !matches!(flow.work, Work::Resolve(_))
-            || !matches!(&host, Host::Name(wanted) if wanted == name)
+            || !matches!(host, Host::Name(wanted) if wanted == name)
         {
             return Step::Stay;
         }
