@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 #: Version of the protocol. Raised whenever a message gains, loses or changes a key.
-VERSION: Final = 2
+VERSION: Final = 3
 
 #: Bytes. The largest packet either side sends; the data plane's receive buffer has this size.
 MAX_MESSAGE: Final = 32 * 1024
@@ -95,6 +95,8 @@ class Refused(Message, kw_only=True):
 
     id: int
     errors: list[Fault]
+    #: Errors that found no room in the message.
+    more: int = 0
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +122,9 @@ class Status(Message, kw_only=True):
     restarts: int = 0
     workers: list[WorkerState]
     listeners: list[ListenerState]
+    #: Those that found no room in the message.
+    more_workers: int = 0
+    more_listeners: int = 0
 
 
 class Reload(Message, kw_only=True):

@@ -120,7 +120,7 @@ class Reloader(Generic[C]):
         candidate: C | None = None
         result: outcomes.Result = "failed"
         errors: list[Trouble] = []
-        more = closing = 0
+        more = untold = closing = 0
         try:
             await self._hooks.before_load()
             candidate = await self._loaded()
@@ -130,10 +130,12 @@ class Reloader(Generic[C]):
                 self.generation, self.digest = reply.generation, candidate.policy.digest
                 result, closing = ("changed" if reply.changed else "unchanged"), reply.closing
             else:
+                untold = reply.more
                 raise ConfigErrors(candidate.error(one.at, one.code, one.message, one.fix) for one in reply.errors)
         except ConfigErrors as found:
             result = "refused"
             errors, more = outcomes.from_config(found)
+            more += untold
         except TimeoutError as error:
             errors = [outcomes.trouble("timeout", str(error), "look at the gateway's log and load, then reload again")]
         except (ChannelClosedError, ProtocolError) as error:

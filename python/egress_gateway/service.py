@@ -238,6 +238,8 @@ class Service:
             "last_reload": msgspec.to_builtins(last) if last is not None else None,
             "workers": msgspec.to_builtins(data_plane.workers),
             "listeners": msgspec.to_builtins(data_plane.listeners),
+            "more_workers": data_plane.more_workers,
+            "more_listeners": data_plane.more_listeners,
             "records": {
                 "dropped": sum(self._reader.dropped()),
                 "waiting": max(fold, log),

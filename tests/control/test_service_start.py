@@ -40,6 +40,16 @@ def test_a_port_that_is_taken_is_named_with_its_listener(tmp_path: Path) -> None
     assert "policy.yaml:5:26: listeners[0].bind: " in said
 
 
+def test_more_reasons_than_one_message_holds_are_counted(tmp_path: Path) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        listeners = "".join(
+            f'  - {{ name: listener-{n}, bind: "127.0.0.{n}:{port}", accept: connect }}\n' for n in range(1, 251)
+        )
+        said = refused(tmp_path / "g", f"listeners:\n{listeners}rules: []\n")
+    assert "listener listener-1: " in said and "250 errors" in said and "… and 200 more" in said
+
+
 def test_a_control_plane_that_starts_over_broken_files_serves_the_old_policy(tmp_path: Path) -> None:
     with running(tmp_path / "g", "rules: []\n") as gateway:
         gateway.write("rules: 5\n")

@@ -84,10 +84,14 @@ def _status_lines(told: dict[str, Any]) -> list[str]:
         f"  files      {', '.join(told['files'] or told['config'])}",
     ]
     out += [f"  listener   {one['name']}: {one['accept']} on {one['bound']}" for one in told["listeners"]]
+    if told["more_listeners"]:
+        out.append(f"             … and {told['more_listeners']} more")
     out += [
         f"  worker {index}   {one['active']:,} open, {one['accepted']:,} accepted"
         for index, one in enumerate(told["workers"])
     ]
+    if told["more_workers"]:
+        out.append(f"             … and {told['more_workers']} more")
     records, control = told["records"], told["control"]
     out.append(f"  records    {records['dropped']:,} dropped, {records['waiting']:,} waiting")
     out.append(

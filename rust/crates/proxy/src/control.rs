@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use egress_sys::Channel;
 
 use crate::log;
-use crate::message::{Sent, ToControl, VERSION};
+use crate::message::ToControl;
 
 /// A control process that lived shorter than this failed by itself.
 const SHORT_LIFE: Duration = Duration::from_secs(5);
@@ -62,7 +62,7 @@ impl Control {
     /// Sends one message; a control process that does not read loses it, and nothing here waits.
     pub(crate) fn send(&self, message: ToControl<'_>, descriptors: &[BorrowedFd<'_>]) {
         let Some(channel) = &self.channel else { return };
-        let Ok(bytes) = serde_json::to_vec(&Sent { v: VERSION, message }) else { return };
+        let Ok(bytes) = message.bytes() else { return };
         if let Err(error) = channel.send(&bytes, descriptors) {
             log::warn(&format!("a message to the control plane was lost: {error}"));
         }

@@ -20,7 +20,7 @@ use crate::control::Control;
 use crate::installed::{Installed, needs_restart};
 use crate::log;
 use crate::message::{
-    FromControl, ListenerStatus, MAX_REFUSALS, Received, Refusal, ToControl, VERSION, WorkerStatus,
+    FromControl, ListenerStatus, Received, Refusal, ToControl, VERSION, WorkerStatus,
 };
 use crate::options::Options;
 use crate::resolver::{self, Handle};
@@ -369,10 +369,7 @@ impl Gateway {
             FromControl::Install { id, memo } => {
                 let answer = match self.install(id, descriptors) {
                     Ok(installed) => installed,
-                    Err(mut errors) => {
-                        errors.truncate(MAX_REFUSALS);
-                        ToControl::Refused { id, errors }
-                    }
+                    Err(errors) => ToControl::Refused { id, errors, more: 0 },
                 };
                 if let (ToControl::Installed { .. }, Some(running)) = (&answer, &mut self.running) {
                     running.memo = memo;
@@ -404,6 +401,8 @@ impl Gateway {
             restarts: self.control.restarts,
             workers,
             listeners: running.map_or_else(Vec::new, |running| running.listeners.clone()),
+            more_workers: 0,
+            more_listeners: 0,
         }
     }
 

@@ -2,18 +2,17 @@
 //! as descriptors beside them.
 
 use egress_policy::PathPart;
+use egress_sys::MAX_MESSAGE;
 use serde::{Deserialize, Serialize};
 
 /// Raised when a message changes its meaning; both sides refuse another version.
-pub(crate) const VERSION: u32 = 2;
-/// Refusals in one message; with a few hundred bytes each they stay well below its bound.
-pub(crate) const MAX_REFUSALS: usize = 50;
+pub(crate) const VERSION: u32 = 3;
 
 #[derive(Debug, Serialize)]
-pub(crate) struct Sent<'a> {
-    pub v: u32,
+struct Sent<'a> {
+    v: u32,
     #[serde(flatten)]
-    pub message: ToControl<'a>,
+    message: ToControl<'a>,
 }
 
 #[derive(Debug, Serialize)]
@@ -46,6 +45,8 @@ pub(crate) enum ToControl<'a> {
     Refused {
         id: u64,
         errors: Vec<Refusal>,
+        /// Errors that found no room.
+        more: usize,
     },
     Status {
         id: u64,
@@ -56,12 +57,50 @@ pub(crate) enum ToControl<'a> {
         restarts: u64,
         workers: Vec<WorkerStatus>,
         listeners: Vec<ListenerStatus>,
+        /// Workers and listeners that found no room.
+        more_workers: usize,
+        more_listeners: usize,
     },
     /// SIGHUP.
     Reload {},
     /// SIGUSR1.
     Reopen {},
     Draining {},
+}
+
+impl ToControl<'_> {
+    /// The message's bytes. Its list is cut to what the channel takes: half an answer says more than one that is lost.
+    pub(crate) fn bytes(self) -> serde_json::Result<Vec<u8>> {
+        let mut sent = Sent { v: VERSION, message: self };
+        loop {
+            let bytes = serde_json::to_vec(&sent)?;
+            if bytes.len() <= MAX_MESSAGE || !sent.message.shorten() {
+                return Ok(bytes);
+            }
+        }
+    }
+
+    /// Leaves out an eighth of the longest list, and counts it; `false` when nothing is left to leave out.
+    fn shorten(&mut self) -> bool {
+        match self {
+            Self::Refused { errors, more, .. } => cut(errors, more),
+            Self::Status { workers, more_workers, listeners, more_listeners, .. } => {
+                if workers.len() > listeners.len() {
+                    cut(workers, more_workers)
+                } else {
+                    cut(listeners, more_listeners)
+                }
+            }
+            _ => false,
+        }
+    }
+}
+
+fn cut<T>(list: &mut Vec<T>, more: &mut usize) -> bool {
+    let gone = list.len().div_ceil(8);
+    list.truncate(list.len() - gone);
+    *more += gone;
+    gone > 0
 }
 
 #[derive(Debug, Serialize)]
@@ -122,4 +161,62 @@ pub(crate) enum FromControl {
         id: u64,
     },
     Drain {},
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(message: ToControl<'_>) -> serde_json::Value {
+        let bytes = message.bytes().unwrap();
+        assert!(bytes.len() <= MAX_MESSAGE);
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    fn length(value: &serde_json::Value) -> usize {
+        value.as_array().unwrap().len()
+    }
+
+    #[test]
+    fn more_errors_than_a_message_holds_are_counted() {
+        let errors = (0..256).map(|_| Refusal::new("bind", "m".repeat(200), "f")).collect();
+        let told = told(ToControl::Refused { id: 1, errors, more: 0 });
+        let kept = length(&told["errors"]);
+        assert!(kept > 100);
+        assert_eq!(told["more"], 256 - kept);
+        let one = vec![Refusal::new("bind", "m", "f")];
+        let told = self::told(ToControl::Refused { id: 1, errors: one, more: 0 });
+        assert_eq!((length(&told["errors"]), &told["more"]), (1, &0.into()));
+    }
+
+    #[test]
+    fn the_status_of_a_large_machine_is_cut_where_it_is_longest() {
+        let listener = ListenerStatus {
+            name: "n".repeat(32),
+            accept: "connect",
+            bound: "[2001:db8:1111:2222:3333:4444:5555:6666]:65535".to_owned(),
+        };
+        let message = ToControl::Status {
+            id: 1,
+            generation: 1,
+            digest: None,
+            uptime_ms: 1,
+            draining: false,
+            restarts: 0,
+            workers: (0..1024)
+                .map(|_| WorkerStatus { active: 60_000, accepted: 1 << 40 })
+                .collect(),
+            listeners: vec![listener; 256],
+            more_workers: 0,
+            more_listeners: 0,
+        };
+        let told = told(message);
+        for (list, more, all) in
+            [("workers", "more_workers", 1024), ("listeners", "more_listeners", 256)]
+        {
+            let kept = length(&told[list]);
+            assert!(kept > 50);
+            assert_eq!(told[more], all - kept);
+        }
+    }
 }
