@@ -30,7 +30,7 @@ fn target<'a>(flow: &'a Flow, policy: &'a Installed) -> Option<(&'a Host, u16)> 
 enum Source<'a> {
     Given(IpAddr),
     Hosts(&'a [IpAddr]),
-    Known(Addresses),
+    Known(Known),
     Ask(Name),
 }
 
