@@ -54,12 +54,8 @@ struct WorkerHandle {
     thread: Option<JoinHandle<()>>,
     /// Hung up when the worker's thread ends, however it ends: one for each, as a shared one hangs up with the last.
     ended: UnixStream,
-}
-
-impl WorkerHandle {
-    fn is_finished(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
+    /// Its end has been seen.
+    over: bool,
 }
 
 /// Everything that exists once the first policy is in force.
@@ -85,8 +81,10 @@ struct Gateway {
     started: Instant,
     control: Control,
     running: Option<Running>,
-    /// End of the drain; `Some` once stopping has begun.
-    drain_until: Option<Instant>,
+    /// Stopping has begun.
+    draining: bool,
+    /// End of the drain; `None` again once the workers have been told to end.
+    stop_at: Option<Instant>,
     /// Unix seconds at which a rule's `until` is reached.
     expiry: Option<u64>,
     exit: i32,
@@ -130,7 +128,8 @@ pub fn run(options_json: &[u8]) -> io::Result<i32> {
         segment,
         started: Instant::now(),
         running: None,
-        drain_until: None,
+        draining: false,
+        stop_at: None,
         expiry: None,
         exit: 0,
     };
@@ -178,11 +177,11 @@ impl Gateway {
                 if let Some(channel) = &self.control.channel {
                     fds.push(PollFd::new(channel, PollFlags::IN));
                 }
-                // A thread that is over has been seen; its hang-up would only keep the loop awake.
+                // An end that has been seen: its hang-up would only keep the loop awake. One that has not must wake it.
                 let alive = self.running.iter().flat_map(|running| &running.workers);
                 fds.extend(
                     alive
-                        .filter(|worker| !worker.is_finished())
+                        .filter(|worker| !worker.over)
                         .map(|worker| PollFd::new(&worker.ended, PollFlags::IN)),
                 );
                 match poll(&mut fds, timeout.as_ref()) {
@@ -210,7 +209,7 @@ impl Gateway {
             let left = Duration::from_secs(at.saturating_sub(unix_seconds()));
             now + left.min(CLOCK_CHECK)
         });
-        let due = [self.control.start_at, self.drain_until, expiry].into_iter().flatten().min()?;
+        let due = [self.control.start_at, self.stop_at, expiry].into_iter().flatten().min()?;
         Timespec::try_from(due.saturating_duration_since(now) + Duration::from_millis(1)).ok()
     }
 
@@ -218,9 +217,9 @@ impl Gateway {
         match signal {
             SIGHUP => self.control.send(ToControl::Reload {}, &[]),
             SIGUSR1 => self.control.send(ToControl::Reopen {}, &[]),
-            _ if self.drain_until.is_some() => {
+            _ if self.draining => {
                 log::info("stopping now");
-                self.post_all(|| Mail::Stop);
+                self.stop();
             }
             _ => self.drain(),
         }
@@ -232,16 +231,24 @@ impl Gateway {
         }
     }
 
+    /// All workers end now.
+    fn stop(&mut self) {
+        self.draining = true;
+        self.stop_at = None;
+        self.post_all(|| Mail::Stop);
+    }
+
     /// Stop accepting; live flows may go on for `timeouts.drain`, then they are closed.
     fn drain(&mut self) {
-        if self.drain_until.is_some() {
+        if self.draining {
             return;
         }
+        self.draining = true;
         let patience = self
             .running
             .as_ref()
             .map_or(Duration::ZERO, |running| running.installed.snapshot.settings().timeouts.drain);
-        self.drain_until = Some(Instant::now() + patience);
+        self.stop_at = Some(Instant::now() + patience);
         let (done, answers) = mpsc::channel();
         self.post_all(|| Mail::Drain { done: done.clone() });
         drop(done);
@@ -269,14 +276,14 @@ impl Gateway {
 
     fn on_time(&mut self) -> io::Result<()> {
         let now = Instant::now();
-        if self.drain_until.is_some_and(|until| until <= now) {
-            self.post_all(|| Mail::Stop);
+        if self.stop_at.is_some_and(|at| at <= now) {
+            self.stop();
         }
         if self.expiry.is_some_and(|at| at <= unix_seconds()) {
             self.post_all(|| Mail::JudgeAgain);
             self.plan_expiry();
         }
-        if self.drain_until.is_none()
+        if !self.draining
             && self.control.start_at.is_some_and(|at| at <= now)
             && let Err(error) = self.start_control()
         {
@@ -335,7 +342,7 @@ impl Gateway {
 
     fn control_died(&mut self) {
         let status = self.control.died();
-        if self.drain_until.is_some() {
+        if self.draining {
             return;
         }
         let how = status.map_or("without a status".to_owned(), |status| status.to_string());
@@ -343,7 +350,7 @@ impl Gateway {
             let code = status.and_then(|status| status.code());
             if code == Some(EXIT_CONFIG) || self.control.early_deaths() >= HOPELESS {
                 self.exit = if code == Some(EXIT_CONFIG) { EXIT_CONFIG } else { EXIT_SOFTWARE };
-                self.drain_until = Some(Instant::now());
+                self.draining = true;
                 return;
             }
         }
@@ -397,7 +404,7 @@ impl Gateway {
             generation: running.map_or(0, |running| running.installed.generation),
             digest: running.map(|running| running.installed.snapshot.digest()),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            draining: self.drain_until.is_some(),
+            draining: self.draining,
             restarts: self.control.restarts,
             workers,
             listeners: running.map_or_else(Vec::new, |running| running.listeners.clone()),
@@ -573,7 +580,7 @@ impl Gateway {
                     }
                 })
                 .map_err(|error| failed("thread", error))?;
-            workers.push(WorkerHandle { mailbox, thread: Some(thread), ended });
+            workers.push(WorkerHandle { mailbox, thread: Some(thread), ended, over: false });
         }
         for listener in &listeners {
             log::info(&format!(
@@ -595,17 +602,21 @@ impl Gateway {
 
     /// Whether the end has come: all workers have drained, or one of them failed.
     fn workers_are_done(&mut self) -> bool {
-        let Some(running) = &self.running else { return self.drain_until.is_some() };
-        if self.drain_until.is_none() && running.workers.iter().any(WorkerHandle::is_finished) {
+        let Some(running) = &mut self.running else { return self.draining };
+        for worker in &mut running.workers {
+            worker.over = worker.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        }
+        let (any, all) = running
+            .workers
+            .iter()
+            .fold((false, true), |(any, all), worker| (any || worker.over, all && worker.over));
+        if any && !self.draining {
             // Half a gateway would lose the connections of the failed half: let the pod be started anew.
             log::error("a worker ended by itself; the gateway stops");
             self.exit = EXIT_SOFTWARE;
-            self.drain_until = Some(Instant::now());
-            self.post_all(|| Mail::Stop);
+            self.stop();
         }
-        self.running
-            .as_ref()
-            .is_none_or(|running| running.workers.iter().all(WorkerHandle::is_finished))
+        all
     }
 
     fn finish(&mut self) {
