@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from .gateway import Gateway, wait_for
 from .servers import Server, echo
 from .test_failures import ask
@@ -114,3 +116,17 @@ def test_a_drain_lets_live_flows_finish(start: Start, serve: Serve) -> None:
         assert gateway.process.poll() is None
     assert gateway.process.wait(10) == 0
     assert gateway.record(rule=f"port-{upstream.port}")["end"] in ("closed", "client_reset")
+
+
+@pytest.mark.parametrize(("patience", "signals"), [("1s", 1), ("1h", 2)])
+def test_a_drain_ends_at_its_time_or_at_a_second_signal(
+    start: Start, serve: Serve, patience: str, signals: int
+) -> None:
+    upstream = serve(echo)
+    gateway = start(rules(upstream.port, extra=f"timeouts: {{ drain: {patience} }}"))
+    with tunnel(gateway, upstream.port):
+        for _ in range(signals):
+            gateway.process.send_signal(signal.SIGTERM)
+            wait_for("draining", lambda: "draining" in gateway.stderr())
+        assert gateway.process.wait(10) == 0
+    assert gateway.record(rule=f"port-{upstream.port}")["end"] == "drained"

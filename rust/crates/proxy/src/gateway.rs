@@ -36,6 +36,11 @@ const MAX_SNAPSHOT: usize = 4 << 30;
 const MAX_FLOWS: u32 = 65_536;
 /// Workers that the telemetry has room for at least, so that a policy may ask for more than there are CPUs.
 const MIN_WORKER_AREAS: usize = 8;
+/// Bits of a flow id that tell its worker, above the 40 that count its flows. The telemetry's reader takes as many.
+const WORKER_BITS: u32 = 10;
+/// Bits of a flow id that tell the boot, above the worker's.
+const SALT_BITS: u32 = 14;
+const MAX_WORKERS: usize = 1 << WORKER_BITS;
 /// Descriptors kept for listeners, pipes, the resolver and the control socket.
 const RESERVED_DESCRIPTORS: u64 = 512;
 /// How long the workers may take to put a new policy in force, or to stop accepting, before that is reported without them.
@@ -105,7 +110,7 @@ pub fn run(options_json: &[u8]) -> io::Result<i32> {
     // Made before the policy is known, as the control plane needs it from its first message on; pages that no worker
     // touches take no memory.
     let geometry = Geometry {
-        workers: u32::try_from(egress_sys::allowed_cpus().max(MIN_WORKER_AREAS))
+        workers: u32::try_from(egress_sys::allowed_cpus().clamp(MIN_WORKER_AREAS, MAX_WORKERS))
             .unwrap_or(u32::MAX),
         ring_capacity: options.ring_records.clamp(1024, 1 << 20).next_power_of_two(),
         live_capacity: MAX_FLOWS,
@@ -487,7 +492,7 @@ impl Gateway {
         let settings = installed.snapshot.settings();
         let count = match (self.options.workers, settings.workers) {
             (Some(workers), _) if workers > 0 => workers as usize,
-            (_, 0) => egress_sys::allowed_cpus(),
+            (_, 0) => egress_sys::allowed_cpus().min(MAX_WORKERS),
             (_, workers) => workers as usize,
         };
         let most = self.segment.geometry().workers as usize;
@@ -566,7 +571,7 @@ impl Gateway {
                 resolver: resolver.clone(),
                 max_flows,
                 low_latency: settings.low_latency,
-                id_prefix: self.id_salt << 8 | index as u64 & 0xff,
+                id_prefix: id_prefix(self.id_salt, index),
             };
             let (ended, telling) =
                 UnixStream::pair().map_err(|error| failed("socket pair", error))?;
@@ -637,6 +642,12 @@ impl Gateway {
     }
 }
 
+/// The upper 24 bits of every flow id of a worker.
+fn id_prefix(salt: u64, worker: usize) -> u64 {
+    debug_assert!(worker < MAX_WORKERS);
+    (salt & ((1 << SALT_BITS) - 1)) << WORKER_BITS | worker as u64
+}
+
 fn max_flows(settings: &Settings, workers: usize) -> usize {
     if settings.max_flows > 0 {
         return settings.max_flows.min(MAX_FLOWS) as usize;
@@ -646,4 +657,18 @@ fn max_flows(settings: &Settings, workers: usize) -> usize {
         egress_sys::descriptor_limit().unwrap_or(u64::MAX / 2).saturating_sub(RESERVED_DESCRIPTORS);
     let possible = (descriptors / 2 / workers.max(1) as u64).clamp(64, u64::from(MAX_FLOWS));
     usize::try_from(possible).unwrap_or(64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_worker_and_boot_has_flow_ids_of_its_own() {
+        let prefixes: std::collections::HashSet<u64> = (0..MAX_WORKERS)
+            .flat_map(|worker| [0, 1, 0xffff].map(|s| id_prefix(s, worker)))
+            .collect();
+        assert_eq!(prefixes.len(), 3 * MAX_WORKERS);
+        assert!(prefixes.iter().all(|prefix| prefix >> 24 == 0));
+    }
 }
