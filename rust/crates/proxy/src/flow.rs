@@ -25,8 +25,37 @@ pub(crate) struct Recorder {
     pub policy: RefCell<Rc<InForce>>,
     /// The worker's clock in nanoseconds since it started, read once per turn of its loop.
     pub now_ns: Cell<u64>,
-    /// When that clock started, in nanoseconds of Unix time.
-    pub started_unix_ns: u64,
+    pub wall: WallClock,
+}
+
+/// What the wall clock says of the worker's own: it may be set at any time, and a machine that was suspended finds its
+/// own clock late.
+#[derive(Debug)]
+pub(crate) struct WallClock {
+    /// When the worker's clock started, in nanoseconds of Unix time.
+    started_unix_ns: Cell<u64>,
+}
+
+impl WallClock {
+    /// Less than this is the time between looking at the one clock and at the other; a flow keeps its time over it.
+    const SLACK_NS: u64 = 1_000_000;
+
+    pub(crate) fn new(unix_ns: u64) -> Self {
+        Self { started_unix_ns: Cell::new(unix_ns) }
+    }
+
+    /// The worker's clock says `now_ns`, the wall clock `unix_ns`.
+    pub(crate) fn follow(&self, now_ns: u64, unix_ns: u64) {
+        let started = unix_ns.saturating_sub(now_ns);
+        if started.abs_diff(self.started_unix_ns.get()) > Self::SLACK_NS {
+            self.started_unix_ns.set(started);
+        }
+    }
+
+    /// A moment of the worker's clock in nanoseconds of Unix time, by what the wall clock says now.
+    fn unix_ns(&self, ns: u64) -> u64 {
+        self.started_unix_ns.get().saturating_add(ns)
+    }
 }
 
 /// What the flow is doing, with what only that needs.
@@ -138,7 +167,7 @@ impl Flow {
     }
 
     fn start_unix_ns(&self) -> u64 {
-        self.recorder.started_unix_ns + self.start_ns
+        self.recorder.wall.unix_ns(self.start_ns)
     }
 
     /// Gives up the attempts under way, if there are any; the first bytes go on waiting.
@@ -304,6 +333,18 @@ impl<'a> NameText<'a> {
 mod tests {
     use super::*;
     use crate::wheel::Wheel;
+
+    #[test]
+    fn the_time_of_a_flow_follows_a_clock_that_is_set() {
+        const HOUR: u64 = 3_600_000_000_000;
+        let wall = WallClock::new(100 * HOUR);
+        wall.follow(HOUR, 101 * HOUR + 5_000);
+        assert_eq!(wall.unix_ns(HOUR), 101 * HOUR);
+        wall.follow(2 * HOUR, 90 * HOUR);
+        assert_eq!(wall.unix_ns(2 * HOUR), 90 * HOUR, "set back");
+        wall.follow(3 * HOUR, 95 * HOUR);
+        assert_eq!(wall.unix_ns(3 * HOUR), 95 * HOUR, "after four hours of suspension");
+    }
 
     #[test]
     fn an_idle_flow_holds_little_memory() {

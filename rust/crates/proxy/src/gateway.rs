@@ -165,7 +165,7 @@ fn empty(mut stream: &UnixStream) {
     while matches!(io::Read::read(&mut stream, &mut bytes), Ok(n) if n > 0) {}
 }
 
-pub(crate) fn unix_seconds() -> u64 {
+fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

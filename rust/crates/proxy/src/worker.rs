@@ -16,8 +16,7 @@ use mio::{Events, Poll, Token, Waker};
 use rustix::io::Errno;
 
 use crate::context::{CLIENT, Context, FlowToken, Local, Step};
-use crate::flow::{Flow, Recorder, Work};
-use crate::gateway::unix_seconds;
+use crate::flow::{Flow, Recorder, WallClock, Work};
 use crate::installed::{InForce, Installed};
 use crate::pool::{Buffers, Pipes};
 use crate::relay::{Edge, Lender, Peer, SCRATCH_BYTES};
@@ -175,9 +174,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     } = parts;
     let registry = poll.registry().try_clone()?;
     let started = Instant::now();
-    let started_unix_ns = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0));
+    let started_unix_ns = unix_ns();
     area.counters.set(WorkerCounter::Generation, policy.generation);
     let max_flows = max_flows.min(area.live.capacity());
     let recorder = Rc::new(Recorder {
@@ -186,7 +183,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         counters: area.counters,
         policy: RefCell::new(Rc::new(InForce(policy))),
         now_ns: Cell::new(0),
-        started_unix_ns,
+        wall: WallClock::new(started_unix_ns),
     });
     let context = Context {
         worker: index,
@@ -239,6 +236,12 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     Ok(())
 }
 
+fn unix_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0))
+}
+
 fn spare() -> Option<OwnedFd> {
     std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
 }
@@ -252,8 +255,10 @@ impl Worker {
         context.recorder.now_ns.set(ns);
         context.now_ms = ns / 1_000_000;
         context.lender.pipes.now_ms = context.now_ms;
-        // Not counted on from the start: the clock may have been set since, and `until` is about the clock.
-        context.unix_seconds = unix_seconds();
+        // Not counted on from the start: the clock may have been set since, and `until` and the records are about it.
+        let unix_ns = unix_ns();
+        context.recorder.wall.follow(ns, unix_ns);
+        context.unix_seconds = unix_ns / 1_000_000_000;
     }
 
     fn wait(
