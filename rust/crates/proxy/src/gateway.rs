@@ -1,7 +1,6 @@
 //! The gateway: process 1 of its pod. Owns workers, resolver and control process, and moves policies between them.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use egress_flowlog::{Geometry, Segment, WorkerCounter};
-use egress_policy::{Settings, Snapshot};
+use egress_policy::Snapshot;
 use egress_sys::{Received as Arrived, SealedMap, SharedMemory};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -19,12 +18,10 @@ use signal_hook::low_level::pipe;
 use crate::control::Control;
 use crate::installed::{Installed, needs_restart};
 use crate::log;
-use crate::message::{
-    FromControl, ListenerStatus, Received, Refusal, ToControl, VERSION, WorkerStatus,
-};
+use crate::message::{FromControl, Received, Refusal, ToControl, VERSION, WorkerStatus};
 use crate::options::Options;
-use crate::resolver::{self, Handle};
-use crate::worker::{self, Mail, Mailbox, Parts};
+use crate::running::{MAX_FLOWS, MAX_WORKERS, Running};
+use crate::worker::Mail;
 
 /// The policy was broken when the gateway was started (sysexits.h: EX_CONFIG).
 pub const EXIT_CONFIG: i32 = 78;
@@ -32,17 +29,8 @@ pub const EXIT_CONFIG: i32 = 78;
 pub const EXIT_SOFTWARE: i32 = 70;
 /// Bytes of the largest snapshot that is mapped: room for tens of millions of names, no room for a mistake.
 const MAX_SNAPSHOT: usize = 4 << 30;
-/// Flows per worker when neither the policy nor the descriptor limit says less.
-const MAX_FLOWS: u32 = 65_536;
 /// Workers that the telemetry has room for at least, so that a policy may ask for more than there are CPUs.
 const MIN_WORKER_AREAS: usize = 8;
-/// Bits of a flow id that tell its worker, above the 40 that count its flows. The telemetry's reader takes as many.
-const WORKER_BITS: u32 = 10;
-/// Bits of a flow id that tell the boot, above the worker's.
-const SALT_BITS: u32 = 14;
-const MAX_WORKERS: usize = 1 << WORKER_BITS;
-/// Descriptors kept for listeners, pipes, the resolver and the control socket.
-const RESERVED_DESCRIPTORS: u64 = 512;
 /// How long the workers may take to put a new policy in force, or to stop accepting, before that is reported without them.
 const WORKER_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the wall clock is looked at while a rule has an `until`: it may be set forward at any time.
@@ -53,27 +41,6 @@ const CONTROL_RETRY: Duration = Duration::from_secs(1);
 const MESSAGES_PER_TURN: usize = 64;
 /// A control plane that dies this often in a row before the first policy has a fault that a restart will not mend.
 const HOPELESS: u32 = 5;
-
-struct WorkerHandle {
-    mailbox: Mailbox,
-    thread: Option<JoinHandle<()>>,
-    /// Hung up when the worker's thread ends, however it ends: one for each, as a shared one hangs up with the last.
-    ended: UnixStream,
-    /// Its end has been seen.
-    over: bool,
-}
-
-/// Everything that exists once the first policy is in force.
-struct Running {
-    installed: Arc<Installed>,
-    workers: Vec<WorkerHandle>,
-    memo: serde_json::Value,
-    resolver: Handle,
-    /// Raised by each change of the resolver's settings.
-    names_epoch: u64,
-    resolver_thread: JoinHandle<()>,
-    listeners: Vec<ListenerStatus>,
-}
 
 struct Gateway {
     options: Options,
@@ -459,7 +426,12 @@ impl Gateway {
         let installed = Arc::new(Installed::new(snapshot, before.as_deref()));
         let closing = match &before {
             None => {
-                self.running = Some(self.start(Arc::clone(&installed))?);
+                self.running = Some(Running::start(
+                    Arc::clone(&installed),
+                    &self.options,
+                    &self.segment,
+                    self.id_salt,
+                )?);
                 0
             }
             Some(before) => self.swap(before, &installed),
@@ -485,124 +457,6 @@ impl Gateway {
         drop(done);
         running.installed = Arc::clone(installed);
         self.gather(&answers)
-    }
-
-    /// Binds the listeners and starts resolver and workers.
-    fn start(&self, installed: Arc<Installed>) -> Result<Running, Vec<Refusal>> {
-        let settings = installed.snapshot.settings();
-        let count = match (self.options.workers, settings.workers) {
-            (Some(workers), _) if workers > 0 => workers as usize,
-            (_, 0) => egress_sys::allowed_cpus().min(MAX_WORKERS),
-            (_, workers) => workers as usize,
-        };
-        let most = self.segment.geometry().workers as usize;
-        if count > most {
-            let message = format!("`workers: {count}` is more than this machine can use");
-            let fix = format!("write auto, or at most {most}");
-            let place = ["settings".into(), "workers".into()];
-            return Err(vec![Refusal::new("workers", message, fix).at(place)]);
-        }
-        let mut bound = Vec::new();
-        let mut errors = Vec::new();
-        for (index, listener) in settings.listeners.iter().enumerate() {
-            match egress_sys::listen(listener.bind, count) {
-                Ok(listening) => bound.push((listener, listening)),
-                Err(error) => {
-                    let message = format!(
-                        "listener {}: {} cannot be served: {error}",
-                        listener.name, listener.bind
-                    );
-                    let fix = "choose another `bind`, or end the process that serves it (ss -ltnp shows which)";
-                    let place =
-                        ["settings".into(), "listeners".into(), index.into(), "bind".into()];
-                    errors.push(Refusal::new("bind", message, fix).at(place));
-                }
-            }
-        }
-        if !errors.is_empty() {
-            return Err(errors);
-        }
-        let failed = |what: &str, error: io::Error| {
-            vec![Refusal::new("start", format!("{what}: {error}"), "")]
-        };
-        let max_flows = max_flows(settings, count);
-        let mut boxes = Vec::new();
-        let mut ends = Vec::new();
-        for _ in 0..count {
-            let (mailbox, poll, mail) =
-                worker::mailbox().map_err(|error| failed("event loop", error))?;
-            boxes.push(mailbox);
-            ends.push((poll, mail));
-        }
-        let replies = boxes
-            .iter()
-            .map(|mailbox| Box::new(mailbox.clone()) as Box<dyn resolver::Reply>)
-            .collect();
-        let (resolver, resolver_thread) =
-            resolver::start(settings.resolver.clone(), replies, self.segment.resolver())
-                .map_err(|error| failed("resolver", error))?;
-        let own: Arc<[SocketAddr]> = bound.iter().map(|(_, listening)| listening.address).collect();
-        let listeners: Vec<ListenerStatus> = bound
-            .iter()
-            .map(|(listener, listening)| ListenerStatus {
-                name: listener.name.clone(),
-                accept: listener.accept.word(),
-                bound: listening.address.to_string(),
-            })
-            .collect();
-        let mut sockets: Vec<_> = bound
-            .into_iter()
-            .map(|(listener, listening)| (listener.accept, listening.sockets.into_iter()))
-            .collect();
-        let mut workers = Vec::new();
-        for (index, ((poll, mail), mailbox)) in ends.into_iter().zip(boxes).enumerate() {
-            let parts = Parts {
-                index,
-                workers: count,
-                poll,
-                mail,
-                area: self.segment.worker(u32::try_from(index).unwrap_or(0)),
-                listeners: sockets
-                    .iter_mut()
-                    .filter_map(|(accept, all)| all.next().map(|fd| (*accept, fd)))
-                    .collect(),
-                own: Arc::clone(&own),
-                policy: Arc::clone(&installed),
-                resolver: resolver.clone(),
-                max_flows,
-                low_latency: settings.low_latency,
-                id_prefix: id_prefix(self.id_salt, index),
-            };
-            let (ended, telling) =
-                UnixStream::pair().map_err(|error| failed("socket pair", error))?;
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || {
-                    // Closing it tells the gateway, after a panic too.
-                    let _telling = telling;
-                    if let Err(error) = worker::run(parts) {
-                        log::error(&format!("worker {index} failed: {error}"));
-                    }
-                })
-                .map_err(|error| failed("thread", error))?;
-            workers.push(WorkerHandle { mailbox, thread: Some(thread), ended, over: false });
-        }
-        for listener in &listeners {
-            log::info(&format!(
-                "listener {} ({}) serves {}",
-                listener.name, listener.accept, listener.bound
-            ));
-        }
-        let memo = serde_json::Value::Null;
-        Ok(Running {
-            installed,
-            memo,
-            workers,
-            resolver,
-            names_epoch: 0,
-            resolver_thread,
-            listeners,
-        })
     }
 
     /// Whether the end has come: all workers have drained, or one of them failed.
@@ -639,36 +493,5 @@ impl Gateway {
             drop(resolver_thread);
         }
         self.control.end();
-    }
-}
-
-/// The upper 24 bits of every flow id of a worker.
-fn id_prefix(salt: u64, worker: usize) -> u64 {
-    debug_assert!(worker < MAX_WORKERS);
-    (salt & ((1 << SALT_BITS) - 1)) << WORKER_BITS | worker as u64
-}
-
-fn max_flows(settings: &Settings, workers: usize) -> usize {
-    if settings.max_flows > 0 {
-        return settings.max_flows.min(MAX_FLOWS) as usize;
-    }
-    // A flow has two sockets; the attempts that lose a race are closed at once.
-    let descriptors =
-        egress_sys::descriptor_limit().unwrap_or(u64::MAX / 2).saturating_sub(RESERVED_DESCRIPTORS);
-    let possible = (descriptors / 2 / workers.max(1) as u64).clamp(64, u64::from(MAX_FLOWS));
-    usize::try_from(possible).unwrap_or(64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_worker_and_boot_has_flow_ids_of_its_own() {
-        let prefixes: std::collections::HashSet<u64> = (0..MAX_WORKERS)
-            .flat_map(|worker| [0, 1, 0xffff].map(|s| id_prefix(s, worker)))
-            .collect();
-        assert_eq!(prefixes.len(), 3 * MAX_WORKERS);
-        assert!(prefixes.iter().all(|prefix| prefix >> 24 == 0));
     }
 }

@@ -20,6 +20,7 @@ mod pool;
 mod refuse;
 mod relay;
 mod resolver;
+mod running;
 mod steps;
 mod wheel;
 mod worker;

@@ -1,0 +1,198 @@
+//! What runs once the first policy is in force: listeners, workers and the resolver, and how they are started.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use egress_flowlog::Segment;
+use egress_policy::Settings;
+
+use crate::installed::Installed;
+use crate::log;
+use crate::message::{ListenerStatus, Refusal};
+use crate::options::Options;
+use crate::resolver::{self, Handle};
+use crate::worker::{self, Mailbox, Parts};
+
+/// Flows per worker when neither the policy nor the descriptor limit says less.
+pub(crate) const MAX_FLOWS: u32 = 65_536;
+/// Bits of a flow id that tell its worker, above the 40 that count its flows. The telemetry's reader takes as many.
+const WORKER_BITS: u32 = 10;
+/// Bits of a flow id that tell the boot, above the worker's.
+const SALT_BITS: u32 = 14;
+pub(crate) const MAX_WORKERS: usize = 1 << WORKER_BITS;
+/// Descriptors kept for listeners, pipes, the resolver and the control socket.
+const RESERVED_DESCRIPTORS: u64 = 512;
+
+#[derive(Debug)]
+pub(crate) struct WorkerHandle {
+    pub mailbox: Mailbox,
+    pub thread: Option<JoinHandle<()>>,
+    /// Hung up when the worker's thread ends, however it ends: one for each, as a shared one hangs up with the last.
+    pub ended: UnixStream,
+    /// Its end has been seen.
+    pub over: bool,
+}
+
+/// Everything that exists once the first policy is in force.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub installed: Arc<Installed>,
+    pub workers: Vec<WorkerHandle>,
+    pub memo: serde_json::Value,
+    pub resolver: Handle,
+    /// Raised by each change of the resolver's settings.
+    pub names_epoch: u64,
+    pub resolver_thread: JoinHandle<()>,
+    pub listeners: Vec<ListenerStatus>,
+}
+
+impl Running {
+    /// Binds the listeners and starts resolver and workers.
+    pub(crate) fn start(
+        installed: Arc<Installed>,
+        options: &Options,
+        segment: &Segment,
+        id_salt: u64,
+    ) -> Result<Self, Vec<Refusal>> {
+        let settings = installed.snapshot.settings();
+        let count = match (options.workers, settings.workers) {
+            (Some(workers), _) if workers > 0 => workers as usize,
+            (_, 0) => egress_sys::allowed_cpus().min(MAX_WORKERS),
+            (_, workers) => workers as usize,
+        };
+        let most = segment.geometry().workers as usize;
+        if count > most {
+            let message = format!("`workers: {count}` is more than this machine can use");
+            let fix = format!("write auto, or at most {most}");
+            let place = ["settings".into(), "workers".into()];
+            return Err(vec![Refusal::new("workers", message, fix).at(place)]);
+        }
+        let mut bound = Vec::new();
+        let mut errors = Vec::new();
+        for (index, listener) in settings.listeners.iter().enumerate() {
+            match egress_sys::listen(listener.bind, count) {
+                Ok(listening) => bound.push((listener, listening)),
+                Err(error) => {
+                    let message = format!(
+                        "listener {}: {} cannot be served: {error}",
+                        listener.name, listener.bind
+                    );
+                    let fix = "choose another `bind`, or end the process that serves it (ss -ltnp shows which)";
+                    let place =
+                        ["settings".into(), "listeners".into(), index.into(), "bind".into()];
+                    errors.push(Refusal::new("bind", message, fix).at(place));
+                }
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let failed = |what: &str, error: io::Error| {
+            vec![Refusal::new("start", format!("{what}: {error}"), "")]
+        };
+        let max_flows = max_flows(settings, count);
+        let mut boxes = Vec::new();
+        let mut ends = Vec::new();
+        for _ in 0..count {
+            let (mailbox, poll, mail) =
+                worker::mailbox().map_err(|error| failed("event loop", error))?;
+            boxes.push(mailbox);
+            ends.push((poll, mail));
+        }
+        let replies = boxes
+            .iter()
+            .map(|mailbox| Box::new(mailbox.clone()) as Box<dyn resolver::Reply>)
+            .collect();
+        let (resolver, resolver_thread) =
+            resolver::start(settings.resolver.clone(), replies, segment.resolver())
+                .map_err(|error| failed("resolver", error))?;
+        let own: Arc<[SocketAddr]> = bound.iter().map(|(_, listening)| listening.address).collect();
+        let listeners: Vec<ListenerStatus> = bound
+            .iter()
+            .map(|(listener, listening)| ListenerStatus {
+                name: listener.name.clone(),
+                accept: listener.accept.word(),
+                bound: listening.address.to_string(),
+            })
+            .collect();
+        let mut sockets: Vec<_> = bound
+            .into_iter()
+            .map(|(listener, listening)| (listener.accept, listening.sockets.into_iter()))
+            .collect();
+        let mut workers = Vec::new();
+        for (index, ((poll, mail), mailbox)) in ends.into_iter().zip(boxes).enumerate() {
+            let parts = Parts {
+                index,
+                workers: count,
+                poll,
+                mail,
+                area: segment.worker(u32::try_from(index).unwrap_or(0)),
+                listeners: sockets
+                    .iter_mut()
+                    .filter_map(|(accept, all)| all.next().map(|fd| (*accept, fd)))
+                    .collect(),
+                own: Arc::clone(&own),
+                policy: Arc::clone(&installed),
+                resolver: resolver.clone(),
+                max_flows,
+                low_latency: settings.low_latency,
+                id_prefix: id_prefix(id_salt, index),
+            };
+            let (ended, telling) =
+                UnixStream::pair().map_err(|error| failed("socket pair", error))?;
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    // Closing it tells the gateway, after a panic too.
+                    let _telling = telling;
+                    if let Err(error) = worker::run(parts) {
+                        log::error(&format!("worker {index} failed: {error}"));
+                    }
+                })
+                .map_err(|error| failed("thread", error))?;
+            workers.push(WorkerHandle { mailbox, thread: Some(thread), ended, over: false });
+        }
+        for listener in &listeners {
+            log::info(&format!(
+                "listener {} ({}) serves {}",
+                listener.name, listener.accept, listener.bound
+            ));
+        }
+        let memo = serde_json::Value::Null;
+        Ok(Self { installed, memo, workers, resolver, names_epoch: 0, resolver_thread, listeners })
+    }
+}
+
+/// The upper 24 bits of every flow id of a worker.
+fn id_prefix(salt: u64, worker: usize) -> u64 {
+    debug_assert!(worker < MAX_WORKERS);
+    (salt & ((1 << SALT_BITS) - 1)) << WORKER_BITS | worker as u64
+}
+
+fn max_flows(settings: &Settings, workers: usize) -> usize {
+    if settings.max_flows > 0 {
+        return settings.max_flows.min(MAX_FLOWS) as usize;
+    }
+    // A flow has two sockets; the attempts that lose a race are closed at once.
+    let descriptors =
+        egress_sys::descriptor_limit().unwrap_or(u64::MAX / 2).saturating_sub(RESERVED_DESCRIPTORS);
+    let possible = (descriptors / 2 / workers.max(1) as u64).clamp(64, u64::from(MAX_FLOWS));
+    usize::try_from(possible).unwrap_or(64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_worker_and_boot_has_flow_ids_of_its_own() {
+        let prefixes: std::collections::HashSet<u64> = (0..MAX_WORKERS)
+            .flat_map(|worker| [0, 1, 0xffff].map(|s| id_prefix(s, worker)))
+            .collect();
+        assert_eq!(prefixes.len(), 3 * MAX_WORKERS);
+        assert!(prefixes.iter().all(|prefix| prefix >> 24 == 0));
+    }
+}
