@@ -1,104 +1,186 @@
-//! The backend: does what the hello of each connection orders.
+//! The backend: several listeners, one thread; does what the hello of each connection orders.
 
-use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::io;
+use std::net::SocketAddrV4;
+use std::os::fd::OwnedFd;
 
-use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token};
+use serde_json::json;
 
-use crate::hello::{HELLO, order};
+use crate::hello::{HELLO, Order, order};
+use crate::net::{self, Bulk, Poll, Watch};
 
-const LISTENER: Token = Token(usize::MAX);
-/// Bytes moved per system call of a bulk flow.
-const BULK: usize = 256 * 1024;
+/// Tokens of listeners begin here; below are flows.
+const LISTENERS: usize = 1 << 32;
+/// Connections accepted before flows get their turn.
+const BATCH: usize = 64;
+/// Bytes of the largest reply or message.
+pub const LARGEST: usize = 64 << 10;
 
 struct Flow {
-    stream: TcpStream,
+    socket: OwnedFd,
+    /// Nothing until the hello is whole.
+    order: Option<(Order, usize)>,
     hello: Vec<u8>,
-    kind: u8,
-    size: usize,
     /// Bytes of the present message read but not echoed.
     owed: usize,
 }
 
-/// Serves until it is killed.
-pub fn serve(address: SocketAddr) -> io::Result<()> {
-    let mut poll = Poll::new()?;
-    let mut listener = TcpListener::bind(address)?;
-    println!("{}", listener.local_addr()?);
-    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    let mut flows: Vec<Option<Flow>> = Vec::new();
-    let mut free = Vec::new();
-    let mut events = Events::with_capacity(1024);
-    let mut scratch = vec![0; BULK];
+struct Backend {
+    poll: Poll,
+    bulk: Bulk,
+    flows: Vec<Option<Flow>>,
+    free: Vec<usize>,
+    scratch: Vec<u8>,
+}
+
+/// Serves until it is killed; prints its addresses first.
+pub fn serve(addresses: &[SocketAddrV4]) -> io::Result<()> {
+    let mut backend = Backend {
+        poll: Poll::new()?,
+        bulk: Bulk::new(),
+        flows: Vec::new(),
+        free: Vec::new(),
+        scratch: vec![0; LARGEST],
+    };
+    let mut listeners = Vec::new();
+    let mut bound = Vec::new();
+    for (index, address) in addresses.iter().enumerate() {
+        let (listener, address) = net::listener(*address)?;
+        backend.poll.add(&listener, LISTENERS + index, Watch::Sink)?;
+        listeners.push(listener);
+        bound.push(address.to_string());
+    }
+    println!("{}", json!({ "addresses": bound }));
+    let mut ready = Vec::new();
     loop {
-        poll.poll(&mut events, None)?;
-        for event in &events {
-            if event.token() == LISTENER {
-                while let Ok((mut stream, _)) = listener.accept() {
-                    stream.set_nodelay(true)?;
-                    let slot = free.pop().unwrap_or_else(|| {
-                        flows.push(None);
-                        flows.len() - 1
-                    });
-                    poll.registry().register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
-                    flows[slot] = Some(Flow { stream, hello: Vec::new(), kind: 0, size: 0, owed: 0 });
+        backend.poll.wait(&mut ready, None)?;
+        for event in &ready {
+            if event.token >= LISTENERS {
+                let listener = &listeners[event.token - LISTENERS];
+                for socket in std::iter::from_fn(|| net::accept(listener)).take(BATCH) {
+                    backend.begin(socket)?;
                 }
                 continue;
             }
-            let slot = event.token().0;
-            if let Some(flow) = &mut flows[slot]
-                && !matches!(step(flow, &mut scratch), Ok(true))
-            {
-                flows[slot] = None;
-                free.push(slot);
+            let slot = event.token;
+            let Some(mut flow) = backend.flows[slot].take() else { continue };
+            if backend.step(&mut flow, slot, event.ended).unwrap_or(false) {
+                backend.flows[slot] = Some(flow);
+            } else {
+                backend.free.push(slot);
             }
         }
     }
 }
 
-/// Goes on as far as the sockets let it; `false` when the flow is over.
-fn step(flow: &mut Flow, scratch: &mut [u8]) -> io::Result<bool> {
-    let would_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-    while flow.kind == 0 {
-        let want = HELLO - flow.hello.len();
-        match flow.stream.read(&mut scratch[..want]) {
-            Ok(0) => return Ok(false),
-            Ok(n) => flow.hello.extend_from_slice(&scratch[..n]),
-            Err(error) if would_block(&error) => return Ok(true),
-            Err(error) => return Err(error),
+impl Backend {
+    /// The hello is often there already, and a reply that ends the connection needs no place in the tables then.
+    fn begin(&mut self, socket: OwnedFd) -> io::Result<()> {
+        let mut flow = Flow { socket, order: None, hello: Vec::new(), owed: 0 };
+        let Ok(()) = self.hear(&mut flow) else { return Ok(()) };
+        if let Some((Order::ReplyAndClose, size)) = flow.order {
+            let _ = net::write_all(&flow.socket, &self.scratch[..size]);
+            return Ok(());
         }
-        if flow.hello.len() == HELLO {
-            (flow.kind, flow.size) = order(&flow.hello);
-            flow.hello = Vec::new();
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.flows.push(None);
+            self.flows.len() - 1
+        });
+        self.poll.add(&flow.socket, slot, watch(flow.order))?;
+        if matches!(flow.order, Some((Order::ReplyAndWait, _)))
+            && self.step(&mut flow, slot, false).is_err()
+        {
+            self.free.push(slot);
+        } else {
+            self.flows[slot] = Some(flow);
         }
+        Ok(())
     }
-    match flow.kind {
-        1 => {
-            flow.stream.write_all(&scratch[..flow.size])?;
-            Ok(false)
-        }
-        3 => loop {
-            match flow.stream.write(scratch) {
-                Ok(_) => {}
-                Err(error) if would_block(&error) => return Ok(true),
-                Err(error) => return Err(error),
-            }
-        },
-        kind => loop {
-            match flow.stream.read(scratch) {
-                Ok(0) => return Ok(false),
-                Ok(n) if kind == 2 => {
-                    flow.owed += n;
-                    while flow.owed >= flow.size {
-                        flow.stream.write_all(&scratch[..flow.size])?;
-                        flow.owed -= flow.size;
+
+    /// Reads what there is of the hello, and not a byte more.
+    fn hear(&mut self, flow: &mut Flow) -> io::Result<()> {
+        while flow.order.is_none() {
+            let want = HELLO - flow.hello.len();
+            match net::read(&flow.socket, &mut self.scratch[..want]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) if n == HELLO => flow.order = order(&self.scratch[..n]),
+                Ok(n) => {
+                    flow.hello.extend_from_slice(&self.scratch[..n]);
+                    if flow.hello.len() == HELLO {
+                        flow.order = order(&flow.hello);
                     }
                 }
-                Ok(_) => {}
-                Err(error) if would_block(&error) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
-        },
+            let whole = flow.hello.is_empty() || flow.hello.len() == HELLO;
+            let fits = flow.order.is_none_or(|(_, size)| size <= LARGEST);
+            if whole && (flow.order.is_none() || !fits) {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        flow.hello = Vec::new();
+        Ok(())
+    }
+
+    /// Goes on as far as the socket lets it; `false` when the flow is over.
+    fn step(&mut self, flow: &mut Flow, slot: usize, ended: bool) -> io::Result<bool> {
+        if flow.order.is_none() {
+            self.hear(flow)?;
+            if matches!(flow.order, Some((Order::Send | Order::Discard, _))) {
+                self.poll.change(&flow.socket, slot, watch(flow.order))?;
+            }
+        }
+        let done = |result: io::Result<usize>| match result {
+            Ok(n) => Ok(n > 0),
+            Err(error) => Ok(error.kind() == io::ErrorKind::WouldBlock),
+        };
+        match flow.order {
+            None => Ok(true),
+            Some((Order::ReplyAndClose, size)) => {
+                net::write_all(&flow.socket, &self.scratch[..size])?;
+                Ok(false)
+            }
+            // `owed` says that the reply is out: what comes now is the end.
+            Some((Order::ReplyAndWait, _)) if flow.owed == 1 => {
+                Ok(!ended && done(net::read(&flow.socket, &mut self.scratch))?)
+            }
+            Some((Order::ReplyAndWait, size)) => {
+                net::write_all(&flow.socket, &self.scratch[..size])?;
+                flow.owed = 1;
+                Ok(true)
+            }
+            Some((Order::Echo, size)) => self.echo(flow, size, ended),
+            Some((Order::Send, _)) => done(self.bulk.send(&flow.socket)),
+            Some((Order::Discard, _)) => done(self.bulk.discard(&flow.socket)),
+        }
+    }
+
+    fn echo(&mut self, flow: &mut Flow, size: usize, ended: bool) -> io::Result<bool> {
+        loop {
+            let n = match net::read(&flow.socket, &mut self.scratch) {
+                Ok(0) => return Ok(false),
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(error) => return Err(error),
+            };
+            flow.owed += n;
+            while flow.owed >= size {
+                net::write_all(&flow.socket, &self.scratch[..size])?;
+                flow.owed -= size;
+            }
+            // The next byte comes with the next event.
+            if n < self.scratch.len() && !ended {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+fn watch(order: Option<(Order, usize)>) -> Watch {
+    match order {
+        Some((Order::Send, _)) => Watch::Source,
+        Some((Order::Discard, _)) => Watch::Sink,
+        _ => Watch::Readable,
     }
 }

@@ -1,21 +1,32 @@
-//! A ClientHello of the size that curl sends, and the byte in it that tells the backend what to do.
-
-use crate::Shape;
+//! A ClientHello of the size that curl sends, and the bytes in it that tell the backend what to do.
 
 /// Bytes of a hello, record header included.
 pub const HELLO: usize = 517;
 /// Where the backend finds its order: in the hello's random (record header 5, handshake header 4, version 2).
 const ORDER: usize = 11;
 
+/// What the backend is to do with a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Reply with `size` bytes and close.
+    ReplyAndClose,
+    /// Reply with `size` bytes and wait for the client's close.
+    ReplyAndWait,
+    /// Send back each `size` bytes when they are whole.
+    Echo,
+    /// Send without end.
+    Send,
+    /// Read without end.
+    Discard,
+}
+
+const ORDERS: [Order; 5] =
+    [Order::ReplyAndClose, Order::ReplyAndWait, Order::Echo, Order::Send, Order::Discard];
+
 /// The hello for one destination; `size` is what the backend is to reply or to echo at a time.
-pub fn hello(name: &str, shape: Shape, size: usize) -> Vec<u8> {
+pub fn hello(name: &str, order: Order, size: usize) -> Vec<u8> {
     let mut random = [7u8; 32];
-    random[0] = match shape {
-        Shape::Connect => 1,
-        Shape::Message => 2,
-        Shape::Down => 3,
-        Shape::Up | Shape::Hold => 4,
-    };
+    random[0] = ORDERS.iter().position(|one| *one == order).unwrap_or_default() as u8;
     random[1..5].copy_from_slice(&(size as u32).to_be_bytes());
     let u16s = |n: usize| (n as u16).to_be_bytes();
     let mut sni = Vec::new();
@@ -49,8 +60,25 @@ pub fn hello(name: &str, shape: Shape, size: usize) -> Vec<u8> {
     bytes
 }
 
-/// What a hello orders: the shape's number and the size.
-pub fn order(bytes: &[u8]) -> (u8, usize) {
-    let size = u32::from_be_bytes([bytes[ORDER + 1], bytes[ORDER + 2], bytes[ORDER + 3], bytes[ORDER + 4]]);
-    (bytes[ORDER], size as usize)
+/// What a hello orders, and the size; nothing when it is not one of ours.
+pub fn order(bytes: &[u8]) -> Option<(Order, usize)> {
+    let order = *ORDERS.get(usize::from(*bytes.get(ORDER)?))?;
+    let size = bytes.get(ORDER + 1..ORDER + 5)?.try_into().ok().map(u32::from_be_bytes)?;
+    Some((order, size as usize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_read_back() {
+        for wanted in ORDERS {
+            let bytes = hello("one.bench.example", wanted, 4096);
+            assert_eq!(bytes.len(), HELLO);
+            assert_eq!(order(&bytes), Some((wanted, 4096)));
+        }
+        assert_eq!(order(&[22; HELLO]), None);
+        assert_eq!(order(&[]), None);
+    }
 }

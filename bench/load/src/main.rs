@@ -1,76 +1,145 @@
-//! Load generator and backend: `egress-load serve|connect|message|bulk|hold …`, one thread, one JSON line of results.
+//! Load generator and backend: one thread each, one JSON line of results.
 //!
 //! A flow begins with a ClientHello that names one of the given destinations, as a TLS client's does; what follows is
 //! opaque to a gateway that passes TLS through, so both ends skip the handshake and keep their CPU for load.
 
 mod backend;
 mod client;
+mod cpu;
 mod hello;
+mod net;
+mod report;
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::SocketAddrV4;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use hello::Order;
+
+const USAGE: &str = "\
+usage: egress-load serve ADDRESS,…
+       egress-load connect|message|down|up|hold --to ADDRESS,… --names NAME,… [OPTION VALUE]…
+
+  serve      one backend for all the addresses (port 0: any); prints them
+  connect    connect, hello, read a small reply to its end, again
+  message    ping-pong on held flows
+  down, up   the backend, the client sends without end
+  hold       opens flows, prints that they are there, waits for the end of stdin
+
+  --flows N          1        at a time
+  --size BYTES       512      of a reply or message
+  --seconds S        2
+  --close WHO        backend  or client: who closes first (connect)
+  --tunnel HOW       sni      or connect: CONNECT NAME first; the names have ports then
+  --backend PID               whose CPU is counted as the backend's
+  --proxy PID,…               whose CPU is counted as the proxy's, with their threads and children
+  --proxy-cpus N     1        that the proxy may fill";
+
 /// What a run does to its flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// Connect, hello, read a small reply until its end, again.
+enum Shape {
     Connect,
-    /// Ping-pong of `size` bytes on held flows.
     Message,
-    /// The backend sends without end.
     Down,
-    /// The client sends without end.
     Up,
-    /// Held open, silent.
     Hold,
 }
 
-#[derive(Debug, Clone)]
-pub struct Load {
-    pub shape: Shape,
-    pub target: SocketAddr,
-    pub names: Vec<String>,
-    pub flows: usize,
-    pub size: usize,
-    pub seconds: Duration,
+impl Shape {
+    fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "connect" => Self::Connect,
+            "message" => Self::Message,
+            "down" => Self::Down,
+            "up" => Self::Up,
+            "hold" => Self::Hold,
+            _ => return None,
+        })
+    }
+
+    /// What the backend is told.
+    fn order(self, client_closes: bool) -> Order {
+        match self {
+            Self::Connect if client_closes => Order::ReplyAndWait,
+            Self::Connect => Order::ReplyAndClose,
+            Self::Message | Self::Hold => Order::Echo,
+            Self::Down => Order::Send,
+            Self::Up => Order::Discard,
+        }
+    }
 }
 
-fn usage() -> ExitCode {
-    eprintln!("usage: egress-load serve ADDRESS\n       egress-load connect|message|down|up|hold ADDRESS NAMES FLOWS SIZE SECONDS");
-    ExitCode::from(2)
+#[derive(Debug, Clone)]
+struct Load {
+    shape: Shape,
+    to: Vec<SocketAddrV4>,
+    names: Vec<String>,
+    flows: usize,
+    size: usize,
+    seconds: Duration,
+    client_closes: bool,
+    connect: bool,
+    backend: Option<u32>,
+    proxy: Vec<u32>,
+    proxy_cpus: usize,
+}
+
+fn list<T: std::str::FromStr>(text: &str) -> Option<Vec<T>> {
+    text.split(',').filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect()
+}
+
+fn parse(words: &[&str]) -> Option<Load> {
+    let shape = Shape::parse(words.first()?)?;
+    let mut given: HashMap<&str, &str> = HashMap::new();
+    for pair in words[1..].chunks(2) {
+        let [key, value] = pair else { return None };
+        given.insert(key, value);
+    }
+    let mut take = |key: &str, built_in: &'static str| given.remove(key).unwrap_or(built_in);
+    let client_closes = match take("--close", "backend") {
+        "client" => true,
+        "backend" => false,
+        _ => return None,
+    };
+    let connect = match take("--tunnel", "sni") {
+        "connect" => true,
+        "sni" => false,
+        _ => return None,
+    };
+    let load = Load {
+        shape,
+        to: list(take("--to", ""))?,
+        names: list(take("--names", ""))?,
+        flows: take("--flows", "1").parse().ok()?,
+        size: take("--size", "512").parse().ok()?,
+        seconds: Duration::try_from_secs_f64(take("--seconds", "2").parse().ok()?).ok()?,
+        client_closes,
+        connect,
+        backend: list(take("--backend", ""))?.first().copied(),
+        proxy: list(take("--proxy", ""))?,
+        proxy_cpus: take("--proxy-cpus", "1").parse().ok()?,
+    };
+    let sound = !load.to.is_empty() && !load.names.is_empty() && load.flows > 0;
+    (given.is_empty() && sound && (1..=backend::LARGEST).contains(&load.size)).then_some(load)
 }
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let done = match words.as_slice() {
-        ["serve", address] => match address.parse() {
-            Ok(address) => backend::serve(address),
-            Err(_) => return usage(),
-        },
-        [shape, address, names, flows, size, seconds] => {
-            let shape = match *shape {
-                "connect" => Shape::Connect,
-                "message" => Shape::Message,
-                "down" => Shape::Down,
-                "up" => Shape::Up,
-                "hold" => Shape::Hold,
-                _ => return usage(),
-            };
-            let (Ok(target), Ok(flows), Ok(size), Ok(seconds)) =
-                (address.parse(), flows.parse(), size.parse(), seconds.parse::<f64>())
-            else {
-                return usage();
-            };
-            let names = names.split(',').map(str::to_owned).collect();
-            client::run(&Load { shape, target, names, flows, size, seconds: Duration::from_secs_f64(seconds) })
-        }
-        _ => return usage(),
+    net::raise_limits();
+    let done = if let ["serve", addresses] = words.as_slice() {
+        list(addresses).map(|addresses| backend::serve(&addresses))
+    } else {
+        parse(&words).map(|load| client::run(&load))
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        None => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(error)) => {
             eprintln!("egress-load: {error}");
             ExitCode::FAILURE
         }
