@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # uv is installed into the environment itself, so that a machine needs nothing but Python, a C compiler and Rust.
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON_DOWNLOADS=never $(BIN)/uv
+BENCH   = PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python bench/beside.py --rounds $(ROUNDS) $(if $(SECONDS),--seconds $(SECONDS))
 RUST   := --manifest-path rust/Cargo.toml --workspace --exclude egress-dataplane --locked
 
 .PHONY: run test setup need lint rust-test python-test bench docs clean
@@ -39,8 +40,19 @@ rust-test:
 python-test:
 	$(BIN)/pytest -q
 
+# All rows, and the page docs/benchmarks; or ROWS="connect bulk" ROUNDS=3 SECONDS=1, printed only unless WRITE=1.
+PAGE   := docs/benchmarks
+ROUNDS ?= 5
+
 bench: setup
-	$(BIN)/pytest bench --benchmark-enable --benchmark-only
+	@$(UV) sync --frozen --all-extras --group bench --quiet
+ifdef ROWS
+	$(BENCH) --rows "$(ROWS)" $(if $(WRITE),--write $(PAGE))
+else
+	mkdir -p build
+	$(BIN)/pytest bench --benchmark-enable --benchmark-only --benchmark-json build/components.json
+	$(BENCH) --components build/components.json --write $(PAGE)
+endif
 
 docs: setup
 	$(BIN)/python -m egress_gateway.reference > docs/reference/config.md

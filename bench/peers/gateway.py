@@ -1,0 +1,121 @@
+"""Our gateway: everything switched on, and 10,000 rules beside those of the four names."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from peers.peer import NAMES, Peer, Running, free_port, proxy, targets
+
+#: Rules beside those of the four names: the gateway is measured with a policy as users have it.
+OTHER_RULES = 10_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What some rows set otherwise."""
+
+    workers: int = 1
+    low_latency: bool = False
+    decisions: bool = True
+    rules: int = OTHER_RULES
+    #: Names of one more rule, in a list of their own.
+    names: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Files and ports of one gateway."""
+
+    folder: Path
+    tls: int
+    connect: int
+
+    @property
+    def policy(self) -> Path:
+        return self.folder / "policy.yaml"
+
+    @property
+    def control(self) -> Path:
+        return self.folder / "s"
+
+
+def policy(place: Place, backends: list[int], options: Options, last: str = "") -> str:
+    """The policy's text; `last` is put at its end."""
+    log = json.dumps(str(place.folder / "decisions.jsonl")) if options.decisions else "off"
+    lines = [
+        "egress: v1",
+        f"workers: {options.workers}",
+        f"low_latency: {json.dumps(options.low_latency)}",
+        "listeners:",
+        f"  - {{ name: tls, bind: '0.0.0.0:{place.tls}', accept: tls }}",
+        f"  - {{ name: proxy, bind: '0.0.0.0:{place.connect}', accept: connect }}",
+        f"log: {{ decisions: {log} }}",
+        "admin: { bind: '127.0.0.1:0' }",
+    ]
+    if options.names:
+        lines.append("lists: { many: { file: names.txt } }")
+    lines.append("rules:")
+    for number, (name, port) in enumerate(zip(NAMES, backends, strict=True)):
+        lines.append(f"  - {{ name: bench-{number}, to: [{name}], dial: '127.0.0.1:{port}' }}")
+    if options.names:
+        lines.append("  - { name: many, to: [many] }")
+    lines += (
+        f"  - {{ name: other-{number}, to: ['api{number}.example.com', '*.svc{number}.example.org'] }}"
+        for number in range(options.rules)
+    )
+    return "\n".join(lines) + "\n" + last
+
+
+def write(place: Place, text: str) -> None:
+    """Replaces the policy as an editor does: whole, by rename."""
+    fresh = place.policy.with_suffix(".tmp")
+    fresh.write_text(text)
+    fresh.replace(place.policy)
+
+
+def write_names(file: Path, count: int) -> None:
+    with file.open("w") as names:
+        names.writelines(f"host{number}.zone{number % 9973}.example.com\n" for number in range(count))
+
+
+@contextlib.contextmanager
+def egress(
+    folder: Path, backends: list[int], cpus: str, options: Options | None = None
+) -> Iterator[tuple[Running, Place]]:
+    """Records, metrics, screening and decision log on unless `options` say otherwise."""
+    options = options or Options()
+    place = Place(folder, free_port(), free_port())
+    if options.names:
+        write_names(folder / "names.txt", options.names)
+    write(place, policy(place, backends, options))
+    command = [sys.executable, "-m", "egress_gateway.cli", "run", "-c", str(place.policy)]
+    command += ["--control", str(place.control)]
+    with proxy(command, cpus, folder, place.tls, place.connect) as started:
+        yield Running(targets(place.tls), started.pid, targets(place.connect)), place
+
+
+@contextlib.contextmanager
+def start(folder: Path, backends: list[int], cpus: str) -> Iterator[Running]:
+    with egress(folder, backends, cpus) as (running, _place):
+        yield running
+
+
+EGRESS = Peer(
+    "egress", start, (sys.executable, "-c", "from importlib import metadata as m; print(m.version('egress-gateway'))")
+)
+
+
+def variant(name: str, **options: object) -> Peer:
+    """The gateway, set otherwise."""
+
+    @contextlib.contextmanager
+    def start(folder: Path, backends: list[int], cpus: str) -> Iterator[Running]:
+        with egress(folder, backends, cpus, replace(Options(), **options)) as (running, _place):  # type: ignore[arg-type]
+            yield running
+
+    return Peer(name, start, EGRESS.version_command)

@@ -1,0 +1,1 @@
+"""What has been measured, as JSON, as a page and as charts."""

@@ -1,0 +1,193 @@
+"""The page: targets, tables, charts, and how it was measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from report import charts
+from report.figures import METRICS, ratios, spread, values
+from report.results import FILE, Results
+from report.targets import PEERS
+from report.targets import targets as all_targets
+
+Json = dict[str, Any]
+TITLES = {
+    "connect": "New connections",
+    "message": "Messages",
+    "low-latency": "One request at a time, `low_latency` on",
+    "bulk": "Bulk",
+    "tunnel": "CONNECT",
+    "telemetry": "Decision log on and off",
+    "workers": "Two workers and one",
+    "memory": "Memory of an idle flow",
+    "policies": "Names in the policy",
+    "reload": "A policy that changes under load",
+    "syscalls": "System calls for each connection",
+}
+NOTES = {
+    "connect": "TLS hello of 517 bytes, reply of 512 bytes. Latency is from connect to the first byte.",
+    "message": "Ping-pong on held flows. Latency is from a message to its echo.",
+    "low-latency": "The peers have no such option.",
+    "bulk": "With many flows client and backend fill their CPU before a proxy that splices fills its own: "
+    "`limit` says so, and CPU per GiB is the figure that counts.",
+    "tunnel": "CONNECT, 200, then the same. Of the peers only Envoy speaks it.",
+    "telemetry": "Same gateway; the decision log is off in the second.",
+    "workers": "Both may use two CPUs. On a machine with two, the generator needs one of them.",
+    "memory": "Bytes a flow, from the state before to the state with all flows. PSS counts shared pages once. The "
+    "kernel's part is of the whole machine: with `direct` one connection, with a proxy two and its buffers.",
+    "policies": "One rule with a list of so many names.",
+    "reload": "By command, spread over the rounds; the gateway with its control plane has one CPU.",
+    "syscalls": "Of the data plane, by `strace -c -f`, over the connections it accepted; 8 in flight.",
+}
+#: Row, case, metric, title, digits.
+CHARTS = [
+    ("connect", "32 in flight, backend closes first", "rate", "New connections per second (more is better)", 0),
+    ("connect", "32 in flight, backend closes first", "cpu_us", "Proxy CPU per connection, µs (less is better)", 1),
+    ("message", "64 B, 64 flows", "rate", "64-byte messages per second, 64 flows (more is better)", 0),
+    ("bulk", "down, 8 flows", "cpu_s_gib", "Bulk down, proxy CPU s per GiB (less is better)", 3),
+    ("memory", "8,000 idle flows", "user_bytes", "User memory of an idle flow, bytes (less is better)", 0),
+]
+
+
+def cases(results: Results, row: str) -> list[str]:
+    return list(dict.fromkeys(one["case"] for one in results.samples(row)))
+
+
+def table(head: list[str], body: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def case_table(samples: list[Json]) -> str:
+    who = list(dict.fromkeys(one["peer"] for one in sorted(samples, key=lambda one: one["round"])))
+    who.sort(key=lambda name: (not name.startswith("egress"), PEERS.index(name) if name in PEERS else len(PEERS)))
+    columns = [metric for metric in METRICS if any(one.get(metric.key) is not None for one in samples)]
+    verdicts = any("verdict" in one for one in samples)
+    body = []
+    for name in who:
+        own = [one for one in samples if one["peer"] == name]
+        line = [name, *(spread(values(own, name, metric.key), metric.show) for metric in columns)]
+        if verdicts:
+            told = Counter(one["verdict"] for one in own).most_common()
+            line.append(", ".join(word if number == len(own) else f"{word} {number}×" for word, number in told))
+        if any("failed" in one for one in samples):
+            line.append(f"{sum(one.get('failed', 0) for one in own):,}")
+        if any("each" in one for one in samples):
+            line.append(", ".join(f"{call} {number:g}" for one in own for call, number in one["each"].items()))
+        body.append(line)
+    head = ["", *(metric.heading for metric in columns)]
+    head += ["limit"] * verdicts + ["failed"] * any("failed" in one for one in samples)
+    head += ["of which"] * any("each" in one for one in samples)
+    return table(head, body)
+
+
+def beside(samples: list[Json]) -> str:
+    """Ours against the best peer of each round."""
+    told = []
+    for metric in METRICS:
+        found = ratios(samples, "egress", PEERS, metric) if metric.compared else []
+        if found:
+            told.append(f"{metric.heading} {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})")
+    return "Ours over the best peer of the same round: " + ", ".join(told) + "." if told else ""
+
+
+def section(row: str, results: Results) -> str:
+    stored = results.rows[row]
+    parts = [f"## {TITLES[row]}", NOTES[row]]
+    parts.append(f"{stored['date']}, commit {stored['commit']}, {stored['rounds']} rounds of {stored['seconds']:g} s.")
+    for case in cases(results, row):
+        samples = results.samples(row, case)
+        parts += [f"### {case}", case_table(samples), beside(samples)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def targets(results: Results) -> str:
+    """All of them on the page of all rows; of those rows that there are otherwise."""
+    body = []
+    for target in all_targets():
+        if target.row not in results.rows and not set(TITLES) <= set(results.rows):
+            continue
+        value = target.reached(results)
+        wanted = f"{target.way} {target.bound:g}" + (" ×" if target.against else "")
+        outcome = "not measured" if value is None else ("yes" if target.is_met(value) else "**no**")
+        body.append([target.text, wanted, "-" if value is None else f"{value:,.3g}", outcome])
+    return table(["what", "to reach", "reached", "met"], body) if body else ""
+
+
+def draw(folder: Path, results: Results) -> list[str]:
+    """Writes the charts; their lines of Markdown."""
+    lines = []
+    for row, case, key, title, digits in CHARTS:
+        samples = results.samples(row, case)
+        figures = []
+        for name in ("egress", *PEERS):
+            found = values(samples, name, key).values()
+            if found:
+                figures.append((name, statistics.median(found), min(found), max(found)))
+        if figures:
+            file = f"{row}-{key.replace('_', '-')}.svg"
+            (folder / file).write_text(charts.bars(title, figures, digits))
+            lines.append(f"![{title}]({file})")
+    return lines
+
+
+def how(results: Results) -> str:
+    """Machines, versions and commands. Rows of several runs are told apart."""
+    machines = {
+        f"{of['cpus']} CPUs ({of['model']}{', virtual' if of['virtual'] else ''}), {of['memory_gib']} GiB, "
+        f"Linux {of['kernel']}"
+        for of in (row["machine"] for row in results.rows.values())
+    }
+    versions = {f"{name} {one}" for row in results.rows.values() for name, one in row["versions"].items()}
+    missing = {f"{name}: {why}" for row in results.rows.values() for name, why in row["missing"].items()}
+    lines = [f"- Machine: {'; '.join(sorted(machines))}.", f"- Versions: {', '.join(sorted(versions))}."]
+    lines.append("- Not measured: " + ("; ".join(sorted(missing)) + "." if missing else "nothing that was to be."))
+    return "\n".join(lines)
+
+
+HEAD = """# Benchmarks
+
+Written by `make bench`; do not edit. All raw figures are in [{file}]({file}).
+
+Each proxy passes TLS through by SNI, for four names to four local backends, with one worker on a CPU of its own. The
+gateway does it with 10,000 other rules, records, metrics, screening and the decision log switched on, and its control
+plane's CPU is counted as its own. Client and backend share another CPU where there are only two. Everybody is loaded
+once in each round, in turn; a figure is the median of the rounds, with the least and the most; a ratio is taken within
+a round, then its median. `machine` is all CPU that the machine used. `limit` is what was full: the proxy's CPU, the
+generator's (`generator-bound`: the proxy could do more), neither (`idle`: the round trip), or neither because others
+used the machine (`disturbed`). Below 10 % is noise.
+
+```sh
+make bench                                # everything, some 40 minutes; writes this page
+make bench ROWS="connect bulk" ROUNDS=3   # some rows, printed only; WRITE=1 puts them into this page
+```
+"""
+
+
+def components(results: Results) -> str:
+    if not results.components:
+        return ""
+    stored = results.components
+    body = []
+    for one in stored["tests"]:
+        median, least, most = (f"{one[key] * 1e3:,.4g}" for key in ("median_s", "min_s", "max_s"))
+        extra = (f"{key} {value:,.4g}" for key, value in one["extra"].items() if isinstance(value, int | float))
+        body.append([f"`{one['name']}`", f"{median} ({least} to {most})", ", ".join(extra)])
+    when = f"By pytest-benchmark, {stored['date']}, commit {stored['commit']}."
+    return "\n\n".join(["## Components", when, table(["", "ms", ""], body)])
+
+
+def write(folder: Path, results: Results) -> None:
+    parts = [
+        HEAD.format(file=FILE).rstrip(),
+        how(results),
+        "## To be reached",
+        targets(results),
+        *draw(folder, results),
+    ]
+    parts += [section(row, results) for row in TITLES if row in results.rows]
+    parts.append(components(results))
+    (folder / "README.md").write_text("\n\n".join(part for part in parts if part) + "\n")

@@ -1,0 +1,17 @@
+"""What is measured: each row is a workload, some of its cases, and who takes part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rows import memory, policies, reload, syscalls, traffic
+from rows.bench import Bench
+
+#: In the order of the page.
+ROWS: dict[str, Callable[[Bench], None]] = {
+    **traffic.ROWS,
+    "memory": memory.run,
+    "policies": policies.run,
+    "reload": reload.run,
+    "syscalls": syscalls.run,
+}

@@ -1,0 +1,132 @@
+"""A policy that changes under load: connections lost, latency meanwhile, and how soon the new decision is there."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import Any
+
+from peers.gateway import Options, Place, egress, policy, write
+
+from rows.bench import Bench
+
+RELOADS = 1_000
+#: Changes before the load starts, to learn how long it has to last.
+TRIAL = 20
+#: How much longer than without load a reload takes, at least: so that the load covers as many as were asked for.
+MARGIN = 1.5
+#: Rules beside the four of a policy that is changed a thousand times.
+FEW = 100
+#: Rules of the policies whose change is timed.
+COUNTS = [100, 10_000]
+#: What the changes allow and do not allow: port 9 of this machine is closed, so 502 when allowed and 403 when not.
+ASKED = "  - { name: asked, to: ['127.0.0.1:9'] }\n"
+
+
+class Changer:
+    """Writes the policy, each time with another last rule."""
+
+    def __init__(self, bench: Bench, place: Place, rules: int) -> None:
+        self.place = place
+        self.allowed = False
+        self.texts = {
+            allowed: policy(place, bench.backend.ports, Options(rules=rules), ASKED if allowed else "")
+            for allowed in (False, True)
+        }
+
+    def change(self) -> None:
+        self.allowed = not self.allowed
+        write(self.place, self.texts[self.allowed])
+
+    def reload(self) -> None:
+        """Returns when the outcome is known."""
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(str(self.place.control))
+            control.sendall(b"POST /reload HTTP/1.1\r\nHost: local\r\nConnection: close\r\n\r\n")
+            answer = b""
+            while data := control.recv(65536):
+                answer += data
+        if not answer.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(f"the reload was refused: {answer.decode(errors='replace')}")
+
+    def decided(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.place.connect)) as client:
+            client.sendall(b"CONNECT 127.0.0.1:9 HTTP/1.1\r\nHost: 127.0.0.1:9\r\n\r\n")
+            return client.recv(100).startswith(b"HTTP/1.1 502") == self.allowed
+
+
+def run(bench: Bench) -> None:
+    for shape, flows in (("message", 64), ("connect", 32)):
+        under_load(bench, shape, flows)
+    for count in COUNTS:
+        for told in ("by file event", "by command"):
+            to_decision(bench, count, told)
+
+
+def under_load(bench: Bench, shape: str, flows: int) -> None:
+    """Half of the reloads for each of two loads, spread over the rounds; before and during are neighbours in time."""
+    options: dict[str, Any] = {"flows": flows, "size": 64}
+    reloads = -(-RELOADS // 2 // bench.rounds)
+    with egress(bench.fresh_folder("reload"), bench.backend.ports, bench.cpus.proxy, Options(rules=FEW)) as (
+        running,
+        place,
+    ):
+        changer = Changer(bench, place, FEW)
+        for number in range(bench.rounds):
+            before = bench.load(shape, running, **options)
+            each = timed(changer, TRIAL) / TRIAL
+            during: dict[str, Any] = {}
+            lasting = {**options, "seconds": max(bench.seconds, MARGIN * each * reloads)}
+
+            def keep_on(into: dict[str, Any] = during, options: dict[str, Any] = lasting) -> None:
+                into.update(bench.load_once(shape, running, **options))
+
+            load = threading.Thread(target=keep_on)
+            load.start()
+            # One after the other for as long as the load lasts: no quiet time dilutes its figures.
+            done, begun = 0, time.perf_counter()
+            while load.is_alive():
+                timed(changer, 1)
+                done += 1
+            took = time.perf_counter() - begun
+            load.join()
+            if not during:
+                raise RuntimeError("the load failed while the policy changed")
+            figures = {
+                "reloads": done,
+                "reload_ms": took / done * 1000,
+                "failed": during["failed"],
+                "done": during["done"],
+                "p99_before_us": before["p99_us"],
+                "p99_during_us": during["p99_us"],
+                "p99_ratio": during["p99_us"] / before["p99_us"],
+                "rate_ratio": during["rate"] / before["rate"],
+            }
+            bench.record("reload", f"{shape}, {flows} flows", "egress", number, figures)
+
+
+def timed(changer: Changer, times: int) -> float:
+    begun = time.perf_counter()
+    for _ in range(times):
+        changer.change()
+        changer.reload()
+    return time.perf_counter() - begun
+
+
+def to_decision(bench: Bench, rules: int, told: str) -> None:
+    """Seconds from the rename of the file to the first connection that is decided by it."""
+    with egress(bench.fresh_folder("change"), bench.backend.ports, bench.cpus.proxy, Options(rules=rules)) as (
+        _,
+        place,
+    ):
+        changer = Changer(bench, place, rules)
+        for number in range(bench.rounds):
+            begun = time.perf_counter()
+            changer.change()
+            if told == "by command":
+                changer.reload()
+            while not changer.decided():
+                time.sleep(0.001)
+            figures = {"decision_s": time.perf_counter() - begun}
+            bench.record("reload", f"{rules:,} rules, {told}", "egress", number, figures)
