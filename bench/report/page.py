@@ -152,7 +152,7 @@ HEAD = """# Benchmarks
 
 Written by `make bench`; do not edit. All raw figures are in [{file}]({file}).
 
-Each proxy passes TLS through by SNI, for four names to four local backends, with one worker on a CPU of its own. The
+Each proxy passes TLS through by SNI, for four names to four local backends, with one worker, pinned to a CPU. The
 gateway does it with 10,000 other rules, records, metrics, screening and the decision log switched on, and its control
 plane's CPU is counted as its own. Client and backend share another CPU where there are only two. Everybody is loaded
 once in each round, in turn; a figure is the median of the rounds, with the least and the most; a ratio is taken within

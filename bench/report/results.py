@@ -42,6 +42,15 @@ def commit() -> str:
     return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("+" if changed else "")
 
 
+def rounded(value: Any) -> Any:
+    """To six digits: no clock here is better."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list) else value
+
+
 @dataclass
 class Results:
     rows: dict[str, Json]
@@ -89,9 +98,18 @@ class Results:
         return Results({**self.rows, **other.rows}, other.components or self.components)
 
     def write(self, folder: Path) -> None:
+        """A line for each sample, so that a difference can be read."""
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"rows": self.rows, "components": self.components}, indent=1, sort_keys=True)
-        (folder / FILE).write_text(text + "\n")
+        rows = []
+        for name, row in self.rows.items():
+            lines = ",\n".join("   " + json.dumps(rounded(one)) for one in row["samples"])
+            about = json.dumps({key: value for key, value in row.items() if key != "samples"})
+            rows.append(f'  {json.dumps(name)}: {about[:-1]}, "samples": [\n{lines}\n  ]}}')
+        text = (
+            '{"rows": {\n' + ",\n".join(rows) + f'\n }},\n "components": {json.dumps(rounded(self.components))}\n}}\n'
+        )
+        json.loads(text)
+        (folder / FILE).write_text(text)
 
     def samples(self, row: str, case: str | None = None) -> list[Json]:
         found: list[Json] = self.rows.get(row, {}).get("samples", [])
