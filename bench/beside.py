@@ -40,6 +40,15 @@ def arguments() -> argparse.Namespace:
     return given
 
 
+def keep(folder: Path, found: results.Results, components: Path | None) -> None:
+    """Puts these rows into the page; rows that it had before stay, with their own date and commit."""
+    whole = results.Results.read(folder).with_rows_of(found)
+    if components:
+        whole.put_components(components)
+    whole.write(folder)
+    page.write(folder, whole)
+
+
 def main() -> int:
     given = arguments()
     if _dataplane.build_profile() != "release":
@@ -62,14 +71,10 @@ def main() -> int:
             found.put(row, bench.samples, given.rounds, given.seconds)
             print(page.section(row, found), flush=True)
             print(f"({row}: {time.monotonic() - begun:.0f} s)\n", flush=True)
+            if given.write:
+                # After each row: what has been measured is kept when a later one fails.
+                keep(given.write, found, given.components)
     print(page.targets(found))
-    if given.write:
-        whole = results.Results.read(given.write).with_rows_of(found)
-        if given.components:
-            whole.put_components(given.components)
-        whole.write(given.write)
-        page.write(given.write, whole)
-        print(f"written: {given.write / 'README.md'}")
     return 0
 
 

@@ -24,7 +24,7 @@ def _address(host: str, port: int) -> Json:
     return {"socket_address": {"address": host, "port_value": port}}
 
 
-def _cluster(number: int, port: int) -> Json:
+def cluster_of(number: int, port: int) -> Json:
     limits = {"max_connections": CONNECTIONS, "max_pending_requests": CONNECTIONS, "max_requests": CONNECTIONS}
     endpoint = {"endpoint": {"address": _address("127.0.0.1", port)}}
     return {
@@ -35,9 +35,12 @@ def _cluster(number: int, port: int) -> Json:
     }
 
 
-def _sni_listener(port: int) -> Json:
+def sni_listener(port: int, prefix: str = "b", more: tuple[str, ...] = ()) -> Json:
+    """`more` names go to the first backend; `prefix` is a part of each chain, to change it."""
+
     def chain(number: int, name: str) -> Json:
-        tcp = _any(f"{FILTERS}.network.tcp_proxy.v3.TcpProxy", stat_prefix=f"b{number}", cluster=f"b{number}")
+        cluster = f"b{number % len(NAMES)}"
+        tcp = _any(f"{FILTERS}.network.tcp_proxy.v3.TcpProxy", stat_prefix=f"{prefix}{number}", cluster=cluster)
         return {
             "filter_chain_match": {"server_names": [name]},
             "filters": [{"name": "tcp", "typed_config": tcp}],
@@ -49,7 +52,7 @@ def _sni_listener(port: int) -> Json:
         "address": _address("0.0.0.0", port),
         "tcp_backlog_size": 4096,
         "listener_filters": [{"name": "tls_inspector", "typed_config": inspector}],
-        "filter_chains": [chain(number, name) for number, name in enumerate(NAMES)],
+        "filter_chains": [chain(number, name) for number, name in enumerate([*NAMES, *more])],
     }
 
 
@@ -85,8 +88,8 @@ def envoy(folder: Path, backends: list[int], cpus: str) -> Iterator[Running]:
     sni, connect = free_port(), free_port()
     config = folder / "envoy.json"
     resources = {
-        "listeners": [_sni_listener(sni), _connect_listener(connect)],
-        "clusters": [_cluster(number, port) for number, port in enumerate(backends)],
+        "listeners": [sni_listener(sni), _connect_listener(connect)],
+        "clusters": [cluster_of(number, port) for number, port in enumerate(backends)],
     }
     config.write_text(json.dumps({"static_resources": resources}, indent=1))
     command = ["envoy", "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]

@@ -25,6 +25,8 @@ class Options:
     rules: int = OTHER_RULES
     #: Names of one more rule, in a list of their own.
     names: int = 0
+    #: Reason of the four rules: to change the rules of live flows without changing what they allow.
+    why: str = "bench"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def policy(place: Place, backends: list[int], options: Options, last: str = "") 
         lines.append("lists: { many: { file: names.txt } }")
     lines.append("rules:")
     for number, (name, port) in enumerate(zip(NAMES, backends, strict=True)):
-        lines.append(f"  - {{ name: bench-{number}, to: [{name}], dial: '127.0.0.1:{port}' }}")
+        lines.append(f"  - {{ name: bench-{number}, to: [{name}], dial: '127.0.0.1:{port}', why: {options.why} }}")
     if options.names:
         lines.append("  - { name: many, to: [many] }")
     lines += (

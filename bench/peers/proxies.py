@@ -9,9 +9,12 @@ from pathlib import Path
 
 from peers.peer import MOST, NAMES, Peer, Running, free_port, proxy, targets
 
+#: Name and port of its backend.
+Routes = list[tuple[str, int]]
 
-def haproxy_config(port: int, backends: list[int], *, tuned: bool) -> str:
-    pairs = list(enumerate(zip(NAMES, backends, strict=True)))
+
+def haproxy_config(port: int, routes: Routes, *, tuned: bool) -> str:
+    pairs = list(enumerate(routes))
     uses = "".join(f"  use_backend b{i} if {{ req.ssl_sni -i {name} }}\n" for i, (name, _) in pairs)
     servers = "".join(f"backend b{i}\n  server s 127.0.0.1:{backend}\n" for i, (_, backend) in pairs)
     # Forced both ways, and pipes of 1 MiB: what its manual has for bulk.
@@ -30,7 +33,7 @@ def haproxy(folder: Path, backends: list[int], cpus: str, *, tuned: bool = False
     """SNI by req.ssl_sni."""
     port = free_port()
     config = folder / "haproxy.cfg"
-    config.write_text(haproxy_config(port, backends, tuned=tuned))
+    config.write_text(haproxy_config(port, list(zip(NAMES, backends, strict=True)), tuned=tuned))
     with proxy(["haproxy", "-db", "-f", str(config)], cpus, folder, port) as started:
         yield Running(targets(port), started.pid)
 
@@ -41,19 +44,24 @@ def haproxy_tuned(folder: Path, backends: list[int], cpus: str) -> Iterator[Runn
         yield running
 
 
+def nginx_config(folder: Path, port: int, routes: Routes, *, master: bool = False) -> str:
+    lines = "".join(f"    {name} 127.0.0.1:{backend};\n" for name, backend in routes)
+    user = "user root;\n" if master else ""
+    return (
+        f"load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n{user}"
+        f"daemon off; master_process {'on' if master else 'off'}; worker_processes 1; pid {folder}/nginx.pid;\n"
+        f"error_log stderr crit; worker_rlimit_nofile 20000;\nevents {{ worker_connections {2 * MOST}; }}\n"
+        f"stream {{\n  access_log off;\n  map $ssl_preread_server_name $to {{\n{lines}  }}\n"
+        f"  server {{ listen {port} backlog=4096; ssl_preread on; proxy_timeout 1h; proxy_pass $to; }}\n}}\n"
+    )
+
+
 @contextlib.contextmanager
 def nginx(folder: Path, backends: list[int], cpus: str) -> Iterator[Running]:
     """stream with ssl_preread and a map by name."""
     port = free_port()
-    routes = "".join(f"    {name} 127.0.0.1:{backend};\n" for name, backend in zip(NAMES, backends, strict=True))
     config = folder / "nginx.conf"
-    config.write_text(
-        "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n"
-        f"daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit;\n"
-        f"worker_rlimit_nofile 20000;\nevents {{ worker_connections {2 * MOST}; }}\nstream {{\n  access_log off;\n"
-        f"  map $ssl_preread_server_name $to {{\n{routes}  }}\n"
-        f"  server {{ listen {port} backlog=4096; ssl_preread on; proxy_timeout 1h; proxy_pass $to; }}\n}}\n"
-    )
+    config.write_text(nginx_config(folder, port, list(zip(NAMES, backends, strict=True))))
     with proxy(["nginx", "-c", str(config), "-p", str(folder)], cpus, folder, port) as started:
         yield Running(targets(port), started.pid)
 

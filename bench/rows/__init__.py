@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rows import memory, policies, reload, syscalls, traffic
+from rows import changes, memory, policies, reload, syscalls, traffic
 from rows.bench import Bench
 
 #: In the order of the page.
@@ -13,5 +13,6 @@ ROWS: dict[str, Callable[[Bench], None]] = {
     "memory": memory.run,
     "policies": policies.run,
     "reload": reload.run,
+    "changes": changes.run,
     "syscalls": syscalls.run,
 }

@@ -25,13 +25,15 @@ ASKED = "  - { name: asked, to: ['127.0.0.1:9'] }\n"
 
 
 class Changer:
-    """Writes the policy, each time with another last rule."""
+    """Writes the policy, each time with another last rule and another reason for the rules of the live flows."""
 
     def __init__(self, bench: Bench, place: Place, rules: int) -> None:
         self.place = place
         self.allowed = False
         self.texts = {
-            allowed: policy(place, bench.backend.ports, Options(rules=rules), ASKED if allowed else "")
+            allowed: policy(
+                place, bench.backend.ports, Options(rules=rules, why=f"version-{allowed}"), ASKED if allowed else ""
+            )
             for allowed in (False, True)
         }
 
