@@ -29,6 +29,8 @@ lint:
 	cargo fmt --manifest-path rust/Cargo.toml --all --check
 	cargo clippy $(RUST) --all-targets --quiet -- -D warnings
 	cargo clippy --manifest-path rust/Cargo.toml -p egress-dataplane --locked --quiet -- -D warnings
+	cargo fmt --manifest-path bench/load/Cargo.toml --check
+	cargo clippy --manifest-path bench/load/Cargo.toml --target-dir bench/load/target --locked --quiet -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy python/egress_gateway
@@ -36,6 +38,7 @@ lint:
 
 rust-test:
 	cargo test $(RUST) --quiet
+	cargo test --manifest-path bench/load/Cargo.toml --target-dir bench/load/target --locked --quiet
 
 python-test:
 	$(BIN)/pytest -q

@@ -130,3 +130,10 @@ def test_a_drain_ends_at_its_time_or_at_a_second_signal(
             wait_for("draining", lambda: "draining" in gateway.stderr())
         assert gateway.process.wait(10) == 0
     assert gateway.record(rule=f"port-{upstream.port}")["end"] == "drained"
+
+
+def test_the_control_process_gives_way_to_the_data_plane(start: Start) -> None:
+    gateway = start("rules: []")
+    control = wait_for("a control process", gateway.control_pid)
+    nicer = os.getpriority(os.PRIO_PROCESS, control) - os.getpriority(os.PRIO_PROCESS, gateway.process.pid)
+    assert (nicer, os.sched_getscheduler(control)) == (10, os.SCHED_BATCH)

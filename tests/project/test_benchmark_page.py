@@ -1,0 +1,89 @@
+"""The page of the benchmarks says what was measured: ratios are taken within a round against the best of it, what was
+not measured is called so, and every target names a row, case and figure that there are."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from report import charts, page
+from report.figures import METRICS, ratios, spread
+from report.results import Results
+from report.targets import targets
+from rows import ROWS, memory
+from rows.traffic import Traffic
+
+RATE, CPU = (next(one for one in METRICS if one.key == key) for key in ("rate", "cpu_us"))
+
+
+def sample(peer: str, number: int, rate: float, cpu: float) -> dict[str, object]:
+    of = {"row": "connect", "case": "32 in flight, backend closes first", "failed": 0, "verdict": "proxy-bound"}
+    return {**of, "peer": peer, "round": number, "rate": rate, "cpu_us": cpu}
+
+
+SAMPLES = [
+    *(sample("egress", number, rate, cpu) for number, rate, cpu in ((0, 100, 10), (1, 50, 20))),
+    *(sample("nginx", number, rate, cpu) for number, rate, cpu in ((0, 50, 20), (1, 40, 40))),
+    *(sample("haproxy", number, rate, cpu) for number, rate, cpu in ((0, 80, 5), (1, 25, 50))),
+    *(sample("direct", number, 1_000, 0) for number in (0, 1)),
+]
+
+
+@pytest.fixture
+def results() -> Results:
+    found = Results.empty()
+    found.put("connect", SAMPLES, 2, 1.0)
+    return found
+
+
+def test_a_ratio_is_against_the_best_of_the_same_round() -> None:
+    assert ratios(SAMPLES, "egress", ["nginx", "haproxy", "envoy"], RATE) == [100 / 80, 50 / 40]
+    assert ratios(SAMPLES, "egress", ["nginx", "haproxy", "envoy"], CPU) == [10 / 5, 20 / 40]
+    assert ratios(SAMPLES, "egress", ["envoy"], RATE) == []
+
+
+def test_a_spread_shows_the_least_and_the_most() -> None:
+    assert spread({0: 1.0, 1: 5.0, 2: 2.0}, RATE.show) == "2 (1 to 5)"
+    assert spread({0: 1.0}, RATE.show) == "1"
+    assert spread({}, RATE.show) == "-"
+
+
+def test_the_page_says_what_is_met_and_what_is_not_measured(results: Results, tmp_path: Path) -> None:
+    text = page.targets(results)
+    assert "| new connections per second, against the best | at least 1.05 × | 1.25 | yes |" in text
+    assert "| the same against Envoy | at least 2 × | - | not measured |" in text
+    assert "| proxy CPU per connection | at most 0.85 × | 1.25 | **no** |" in text
+    results.write(tmp_path)
+    again = Results.read(tmp_path)
+    assert again.samples("connect") == SAMPLES
+    page.write(tmp_path, again)
+    assert "| egress | 75 (50 to 100) |" in (tmp_path / "README.md").read_text()
+    for chart in tmp_path.glob("*.svg"):
+        ElementTree.parse(chart)
+
+
+def test_rows_that_were_not_measured_again_stay(results: Results) -> None:
+    other = Results.empty()
+    other.put("bulk", [], 1, 1.0)
+    assert set(results.with_rows_of(other).rows) == {"connect", "bulk"}
+
+
+def test_every_target_names_what_there_is() -> None:
+    cases = {name: {case.name for case in row.cases} for name, row in ROWS.items() if isinstance(row, Traffic)}
+    cases["memory"] = {f"{memory.FLOWS:,} idle flows"}
+    cases["policies"] = {"load", "32 in flight"}
+    cases["reload"] = {"message, 64 flows", "connect, 32 flows"}
+    known = {metric.key for metric in METRICS} | {"failed"}
+    for target in targets():
+        assert target.case in cases[target.row], target
+        assert target.metric in known, target
+    for row, case, key, *_ in page.CHARTS:
+        assert case in cases[row]
+        assert key in known
+    assert set(page.TITLES) == set(page.NOTES) == set(ROWS)
+
+
+def test_a_chart_escapes_its_labels() -> None:
+    drawn = charts.bars("a < b & c", [("egress <x>", 1.0, 0.5, 2.0)], 1)
+    assert ElementTree.fromstring(drawn) is not None
