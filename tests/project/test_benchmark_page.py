@@ -18,7 +18,7 @@ RATE, CPU = (next(one for one in METRICS if one.key == key) for key in ("rate", 
 
 
 def sample(peer: str, number: int, rate: float, cpu: float) -> dict[str, object]:
-    of = {"row": "connect", "case": "32 in flight, backend closes first", "failed": 0, "verdict": "proxy-bound"}
+    of = {"row": "connect", "case": "128 in flight, backend closes first", "failed": 0, "verdict": "proxy-bound"}
     return {**of, "peer": peer, "round": number, "rate": rate, "cpu_us": cpu}
 
 

@@ -1,0 +1,174 @@
+//! A worker's way in: connections accepted, admitted while there is room, and turned away with a record when there is not.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
+
+use egress_flowlog::{NONE_U32, WorkerCounter};
+use egress_policy::{Accept, End, Reason, Stage, Verdict};
+use rustix::io::Errno;
+
+use super::{Slot, Worker};
+use crate::context::{CLIENT, FlowToken};
+use crate::flow::{Flow, Work};
+use crate::relay::{Edge, Peer};
+
+/// One worker's socket of a listener.
+pub(super) struct Listening {
+    pub accept: Accept,
+    pub fd: OwnedFd,
+    /// More may wait in the queue than the last batch took.
+    pub ready: bool,
+    /// An accept failed for want of a resource: the queue raises no edge for what already waits in it.
+    pub starved: bool,
+}
+
+/// A descriptor to give up when they run out.
+pub(super) fn spare() -> Option<OwnedFd> {
+    std::fs::File::open("/dev/null").ok().map(OwnedFd::from)
+}
+
+impl Worker {
+    pub(super) fn accept_batch(&mut self, index: usize, most: usize) {
+        for _ in 0..most {
+            let accepted = egress_sys::accept(self.listeners[index].fd.as_fd());
+            match accepted {
+                Ok((fd, source)) => self.admit(index, fd, source),
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::AGAIN) => {
+                        self.listeners[index].ready = false;
+                        return;
+                    }
+                    // The connection was gone before it was accepted (accept(2)).
+                    Some(Errno::CONNABORTED | Errno::INTR) => {}
+                    Some(Errno::MFILE | Errno::NFILE) => {
+                        if !self.shed(index) {
+                            return;
+                        }
+                    }
+                    _ => {
+                        self.context.count(WorkerCounter::AcceptErrors);
+                        self.listeners[index].ready = false;
+                        self.listeners[index].starved = true;
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Out of descriptors: the waiting connection is accepted on the spare one, recorded and closed, so that its client
+    /// is told at once and the queue does not wake the worker for ever.
+    fn shed(&mut self, index: usize) -> bool {
+        self.context.count(WorkerCounter::OutOfDescriptors);
+        drop(self.spare.take());
+        let accepted = egress_sys::accept(self.listeners[index].fd.as_fd());
+        let shed = accepted.is_ok();
+        match accepted {
+            Ok((fd, source)) => self.turn_away(index, fd, source),
+            Err(error) => {
+                self.listeners[index].ready = false;
+                self.listeners[index].starved = Errno::from_io_error(&error) != Some(Errno::AGAIN);
+            }
+        }
+        self.spare = spare();
+        shed
+    }
+
+    fn flow(&mut self, index: usize, fd: OwnedFd, source: SocketAddr, slot: Option<u32>) -> Flow {
+        let now_ns = self.context.now_ns();
+        let id = self.next_id;
+        self.next_id += 1;
+        let generation = self.context.recorder.policy.borrow().generation;
+        self.context.count(WorkerCounter::Accepted);
+        Flow {
+            id,
+            client: Peer::accepted(fd),
+            source,
+            listener: u16::try_from(index).unwrap_or(u16::MAX),
+            accept: self.listeners[index].accept,
+            start_ns: now_ns,
+            stage: Stage::FirstBytes,
+            destination: None,
+            port: 0,
+            decision: None,
+            generation,
+            verdict: Verdict::None,
+            reason: Reason::None,
+            rule: NONE_U32,
+            end: End::Open,
+            flags: 0,
+            first_bytes_us: NONE_U32,
+            resolve_us: NONE_U32,
+            connect_us: NONE_U32,
+            wants_json: false,
+            upstream: None,
+            other: None,
+            held: None,
+            judge: None,
+            work: Work::Hear(None),
+            slot,
+            recorder: Rc::clone(&self.context.recorder),
+        }
+    }
+
+    /// Records and resets a connection for which there is no room.
+    fn turn_away(&mut self, index: usize, fd: OwnedFd, source: SocketAddr) {
+        let mut flow = self.flow(index, fd, source, None);
+        flow.verdict = Verdict::Deny;
+        flow.reason = Reason::Overloaded;
+        flow.end = End::OutOfResources;
+        egress_sys::abort_on_close(flow.client.fd());
+    }
+
+    fn admit(&mut self, index: usize, fd: OwnedFd, source: SocketAddr) {
+        let slot = match self.free.pop() {
+            Some(slot) => slot as usize,
+            None if self.slots.len() < self.max_flows => {
+                self.slots.push(Slot::default());
+                self.slots.len() - 1
+            }
+            None => {
+                self.context.count(WorkerCounter::FlowsFull);
+                return self.turn_away(index, fd, source);
+            }
+        };
+        let flow = self.flow(index, fd, source, u32::try_from(slot).ok());
+        self.open += 1;
+        self.context.recorder.counters.set(WorkerCounter::Active, self.open as u64);
+        let token = FlowToken { slot, generation: self.slots[slot].generation };
+        let raw = flow.client.fd.as_raw_fd();
+        self.slots[slot].flow = Some(flow);
+        let first_bytes = self.context.policy().snapshot.settings().timeouts.first_bytes;
+        let deadline =
+            self.context.now_ms + u64::try_from(first_bytes.as_millis()).unwrap_or(u64::MAX / 4);
+        self.context.wake_at(token, deadline);
+        self.with(token, |context, flow| {
+            if flow.accept == Accept::Tcp {
+                flow.publish();
+                return context.go_to(token, flow);
+            }
+            // The first flight is often here already: then the flow is shown only once it is judged.
+            let step = context.on_edge(token, flow, CLIENT, Edge::NONE);
+            if flow.stage == Stage::FirstBytes {
+                flow.publish();
+            }
+            step
+        });
+        // Registered last: edges that came before are reported by the registration (epoll(7)), and a flow that is over
+        // by now never costs the call.
+        if self.slots[slot].generation != token.generation {
+            return;
+        }
+        let Some(flow) = &mut self.slots[slot].flow else { return };
+        flow.client.reads_only = flow.client.writable;
+        let watched = if flow.client.writable {
+            self.context.watch_reads(raw, token.side(CLIENT))
+        } else {
+            self.context.watch(raw, token.side(CLIENT))
+        };
+        if watched.is_err() {
+            self.end(slot, End::OutOfResources);
+        }
+    }
+}
