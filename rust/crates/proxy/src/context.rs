@@ -9,11 +9,12 @@ use std::time::Instant;
 
 use egress_flowlog::WorkerCounter;
 use egress_hello::name::Name;
-use egress_policy::End;
+use egress_policy::{End, Reason, Stage};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use crate::flow::{Flow, Recorder};
+use crate::dial::Dials;
+use crate::flow::{Flow, Recorder, Work};
 use crate::installed::InForce;
 use crate::relay::Lender;
 use crate::resolver::{Addresses, Handle};
@@ -86,6 +87,17 @@ pub(crate) struct Known {
     pub stale: bool,
 }
 
+/// Lists that are empty but while one flow's addresses are screened.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    /// Passed the screen.
+    pub passed: Vec<SocketAddr>,
+    /// Would not have passed without an audit.
+    pub audited: Vec<(Reason, SocketAddr)>,
+    /// In the order in which they are dialled.
+    pub ordered: Vec<SocketAddr>,
+}
+
 /// One worker's shared parts.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -93,6 +105,8 @@ pub(crate) struct Context {
     pub registry: Registry,
     pub wheel: Wheel,
     pub lender: Lender,
+    pub dials: Dials,
+    pub candidates: Candidates,
     pub recorder: Rc<Recorder>,
     pub resolver: Handle,
     pub names: HashMap<Name, Known>,
@@ -180,9 +194,25 @@ impl Context {
 
     /// Takes back what a flow that ends still had on loan.
     pub(crate) fn reclaim(&mut self, flow: &mut Flow) {
-        if let crate::flow::Work::Relay(relay) = &mut flow.work {
-            relay.up.release(&mut self.lender);
-            relay.down.release(&mut self.lender);
+        match &mut flow.work {
+            Work::Relay(relay) => {
+                relay.up.release(&mut self.lender);
+                relay.down.release(&mut self.lender);
+            }
+            Work::Dial(..) => self.abandon_dial(flow),
+            _ => {}
+        }
+    }
+
+    /// Gives up the attempts under way, if there are any; the first bytes go on waiting.
+    pub(crate) fn abandon_dial(&mut self, flow: &mut Flow) {
+        match std::mem::replace(&mut flow.work, Work::Moving) {
+            Work::Dial(dialing, bytes) => {
+                self.dials.give_back(dialing);
+                flow.work = Work::Resolve(bytes);
+                flow.enter(Stage::Resolving);
+            }
+            other => flow.work = other,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Dialling: the screened addresses of one name, tried as RFC 8305 (happy eyeballs) says.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use egress_policy::End;
@@ -13,6 +13,10 @@ use crate::relay::Edge;
 pub(crate) const MAX_ATTEMPTS: usize = 4;
 /// How long an attempt is given before the next address is tried beside it (RFC 8305, section 5: 250 ms).
 pub(crate) const ATTEMPT_DELAY_MS: u64 = 250;
+
+/// Dials that a worker keeps for the next flows, and the room for addresses in one of them.
+const KEEP_DIALS: usize = 256;
+const KEEP_ADDRESSES: usize = 64;
 
 /// One destination being dialled.
 #[derive(Debug)]
@@ -29,6 +33,41 @@ pub(crate) struct Dialing {
     speaks_first: bool,
 }
 
+/// Dials that are over, kept for the next ones: a worker that is warm allocates none.
+#[derive(Debug, Default)]
+pub(crate) struct Dials {
+    #[expect(clippy::vec_box, reason = "what is lent is the box")]
+    free: Vec<Box<Dialing>>,
+}
+
+impl Dials {
+    /// Begins to dial `addresses`, which are tried in their order.
+    pub(crate) fn begin(
+        &mut self,
+        addresses: &[SocketAddr],
+        now_ns: u64,
+        deadline_ms: u64,
+        speaks_first: bool,
+    ) -> Box<Dialing> {
+        let mut dialing = self.free.pop().unwrap_or_else(|| Box::new(Dialing::empty()));
+        dialing.addresses.extend_from_slice(addresses);
+        dialing.started_ns = now_ns;
+        dialing.deadline_ms = deadline_ms;
+        dialing.speaks_first = speaks_first;
+        dialing
+    }
+
+    /// Takes a dial back; attempts still under way are given up.
+    pub(crate) fn give_back(&mut self, mut dialing: Box<Dialing>) {
+        if self.free.len() < KEEP_DIALS && dialing.addresses.capacity() <= KEEP_ADDRESSES {
+            let mut addresses = std::mem::take(&mut dialing.addresses);
+            addresses.clear();
+            *dialing = Dialing { addresses, ..Dialing::empty() };
+            self.free.push(dialing);
+        }
+    }
+}
+
 /// What came of starting the next attempt.
 #[derive(Debug)]
 pub(crate) enum Started {
@@ -41,22 +80,16 @@ pub(crate) enum Started {
 }
 
 impl Dialing {
-    /// `addresses` are tried in their order.
-    pub(crate) fn new(
-        addresses: Vec<SocketAddr>,
-        now_ns: u64,
-        deadline_ms: u64,
-        speaks_first: bool,
-    ) -> Self {
+    fn empty() -> Self {
         Self {
-            addresses,
+            addresses: Vec::new(),
             next: 0,
             attempts: Default::default(),
-            started_ns: now_ns,
-            deadline_ms,
+            started_ns: 0,
+            deadline_ms: 0,
             next_attempt_ms: u64::MAX,
             failure: End::ConnectFailed,
-            speaks_first,
+            speaks_first: false,
         }
     }
 
@@ -123,18 +156,13 @@ fn end_of(error: &io::Error) -> End {
 }
 
 /// Families in turn, IPv6 first (RFC 8305, section 4); within a family the resolver's order is kept.
-pub(crate) fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    if addresses.iter().all(SocketAddr::is_ipv4) {
-        return addresses;
-    }
-    let (v6, v4): (Vec<_>, Vec<_>) =
-        addresses.into_iter().partition(|address| matches!(address.ip(), IpAddr::V6(_)));
-    let mut mixed = Vec::with_capacity(v6.len() + v4.len());
-    let (mut v6, mut v4) = (v6.into_iter(), v4.into_iter());
+pub(crate) fn interleave(addresses: &[SocketAddr], into: &mut Vec<SocketAddr>) {
+    let mut v6 = addresses.iter().filter(|address| address.is_ipv6());
+    let mut v4 = addresses.iter().filter(|address| address.is_ipv4());
     loop {
         match (v6.next(), v4.next()) {
-            (None, None) => return mixed,
-            (a, b) => mixed.extend(a.into_iter().chain(b)),
+            (None, None) => return,
+            (a, b) => into.extend(a.into_iter().chain(b)),
         }
     }
 }
@@ -145,10 +173,11 @@ mod tests {
 
     #[test]
     fn families_take_turns() {
-        let addresses = ["1.1.1.1:1", "1.1.1.2:1", "[2::1]:1", "1.1.1.3:1"]
-            .map(|a| a.parse().unwrap())
-            .to_vec();
-        let order: Vec<String> = interleave(addresses).iter().map(ToString::to_string).collect();
+        let addresses =
+            ["1.1.1.1:1", "1.1.1.2:1", "[2::1]:1", "1.1.1.3:1"].map(|a| a.parse().unwrap());
+        let mut mixed = Vec::new();
+        interleave(&addresses, &mut mixed);
+        let order: Vec<String> = mixed.iter().map(ToString::to_string).collect();
         assert_eq!(order, ["[2::1]:1", "1.1.1.1:1", "1.1.1.2:1", "1.1.1.3:1"]);
     }
 }

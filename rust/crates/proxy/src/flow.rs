@@ -5,9 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use egress_flowlog::{Counters, LiveFlow, LiveTable, NONE_U32, Record, Ring, WorkerCounter, flags};
-use egress_hello::connect::HeadReader;
 use egress_hello::name::Host;
-use egress_hello::tls::HelloReader;
 use egress_policy::{Accept, Decision, End, Reason, RuleId, Stage, Terms, Verdict};
 
 use crate::dial::Dialing;
@@ -62,7 +60,7 @@ impl WallClock {
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Reading the first bytes; nothing is held before some have come.
-    Hear(Option<Box<Heard>>),
+    Hear(Option<Buffer>),
     /// Waiting for the resolver, or for a connection attempt; the first bytes wait to be replayed.
     Resolve(Buffer),
     Dial(Box<Dialing>, Buffer),
@@ -74,19 +72,6 @@ pub(crate) enum Work {
     Moving,
 }
 
-/// First bytes that are not whole yet.
-#[derive(Debug)]
-pub(crate) struct Heard {
-    pub bytes: Buffer,
-    pub reader: Reader,
-}
-
-#[derive(Debug)]
-pub(crate) enum Reader {
-    Tls(HelloReader),
-    Connect(HeadReader),
-}
-
 /// The two directions between a client and the upstream that was dialled for it.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -96,7 +81,7 @@ pub(crate) struct Relay {
     pub up: Direction,
     pub down: Direction,
     /// In a CONNECT tunnel: the client's first bytes, held until the name in them has been compared.
-    pub gate: Option<Box<Heard>>,
+    pub gate: Option<Buffer>,
     /// The upstream takes no more bytes, but may still have some for the client.
     pub broken: bool,
     /// Keepalive probes are on (set only once the flow has been idle for a while).
@@ -168,17 +153,6 @@ impl Flow {
 
     fn start_unix_ns(&self) -> u64 {
         self.recorder.wall.unix_ns(self.start_ns)
-    }
-
-    /// Gives up the attempts under way, if there are any; the first bytes go on waiting.
-    pub(crate) fn abandon_dial(&mut self) {
-        match std::mem::replace(&mut self.work, Work::Moving) {
-            Work::Dial(_, bytes) => {
-                self.work = Work::Resolve(bytes);
-                self.enter(Stage::Resolving);
-            }
-            other => self.work = other,
-        }
     }
 
     /// Shows the flow's present state in the live table.

@@ -6,6 +6,8 @@ use std::rc::Rc;
 
 use egress_sys::Pipe;
 
+use crate::steps::{Reader, Said};
+
 /// Buffers kept for the next flow; beyond it they are freed.
 const KEEP_BUFFERS: usize = 512;
 /// A buffer that has grown beyond this many bytes is freed, so that one large burst is not held for ever.
@@ -24,8 +26,8 @@ const PIPE_RETRY_MS: u64 = 1000;
 /// A pipe below this many bytes is slower than a copy through the shared buffer.
 const USEFUL_PIPE_BYTES: usize = 128 * 1024;
 
-/// Bytes that wait to be written: `rest` is what is left. One word in the flow that holds it, and none allocated anew
-/// while the pool has one.
+/// Bytes that wait to be understood or written: `rest` is what is left. One word in the flow that holds it, and none
+/// allocated anew while the pool has one.
 #[derive(Debug)]
 pub(crate) struct Buffer(Box<Waiting>);
 
@@ -33,6 +35,8 @@ pub(crate) struct Buffer(Box<Waiting>);
 struct Waiting {
     bytes: Vec<u8>,
     start: usize,
+    /// Of first bytes that are not whole yet: how far they were read.
+    reader: Option<Reader>,
     /// Bytes in all buffers of the worker; this one's are among them.
     meter: Rc<Cell<usize>>,
 }
@@ -42,6 +46,7 @@ impl Waiting {
         self.meter.set(self.meter.get().saturating_sub(self.bytes.len()));
         self.bytes.clear();
         self.start = 0;
+        self.reader = None;
     }
 }
 
@@ -68,6 +73,18 @@ impl Buffer {
     pub(crate) fn len(&self) -> usize {
         self.0.bytes.len()
     }
+
+    /// What `rest` says is found out by `reader` from now on.
+    pub(crate) fn heard_by(mut self, reader: Reader) -> Self {
+        self.0.reader = Some(reader);
+        self
+    }
+
+    /// What the bytes say, as far as they have come.
+    pub(crate) fn hear(&mut self) -> Said {
+        let Waiting { bytes, start, reader, .. } = &mut *self.0;
+        reader.as_mut().map_or(Said::NotAccepted, |reader| reader.read(&bytes[*start..]))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +97,7 @@ impl Buffers {
     pub(crate) fn holding(&mut self, bytes: &[u8]) -> Buffer {
         let mut buffer = self.free.pop().unwrap_or_else(|| {
             let meter = Rc::clone(&self.meter);
-            Buffer(Box::new(Waiting { bytes: Vec::new(), start: 0, meter }))
+            Buffer(Box::new(Waiting { bytes: Vec::new(), start: 0, reader: None, meter }))
         });
         buffer.push(bytes);
         buffer

@@ -1,6 +1,8 @@
 //! A worker: one thread with its own event loop, listeners, flows, timers and counters. It shares nothing per connection.
 
 mod accept;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -17,7 +19,8 @@ use egress_policy::{Accept, End};
 use mio::{Events, Poll, Token, Waker};
 
 use self::accept::{Listening, spare};
-use crate::context::{CLIENT, Context, FlowToken, Local, Step};
+use crate::context::{CLIENT, Candidates, Context, FlowToken, Local, Step};
+use crate::dial::Dials;
 use crate::flow::{Flow, Recorder, WallClock, Work};
 use crate::installed::{InForce, Installed};
 use crate::pool::{Buffers, Pipes};
@@ -188,6 +191,8 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
             pipes: Pipes::new(workers),
             pipe_misses: 0,
         },
+        dials: Dials::default(),
+        candidates: Candidates::default(),
         recorder,
         resolver,
         names: HashMap::new(),

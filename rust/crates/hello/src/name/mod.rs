@@ -3,6 +3,7 @@
 //! Whatever names a destination (SNI, a CONNECT authority, a line of a policy file) goes through
 //! [`parse_host`], so that two spellings of one host can never be judged differently.
 mod authority;
+mod spare;
 
 use std::{
     borrow::Borrow,
@@ -31,7 +32,13 @@ const DENIED: AsciiDenyList = AsciiDenyList::new(true, "!\"#$%&'()*+,/:;<=>?@[\\
 /// A normalised host name: lower-case A-labels of `[a-z0-9_-]`, 1 to 63 bytes each, joined by dots,
 /// at most 253 bytes, no trailing dot, never an IP literal nor what could be read as one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name(Box<str>);
+pub struct Name(String);
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        spare::keep(std::mem::take(&mut self.0));
+    }
+}
 
 impl Name {
     /// The name as text.
@@ -146,7 +153,8 @@ impl std::error::Error for NameError {}
 /// (`fe80::1%eth0`) are refused, as they mean something on the client's machine only.
 ///
 /// # Errors
-/// See [`NameError`]. Only the `Name` itself is allocated, unless the input is internationalised.
+/// See [`NameError`]. Only the `Name` itself is allocated, and not even that where one was dropped
+/// before on the same thread, unless the input is internationalised.
 pub fn parse_host(bytes: &[u8]) -> Result<Host, NameError> {
     let first = *bytes.first().ok_or(NameError::Empty)?;
     if first == b'[' {
@@ -184,7 +192,7 @@ fn parse_name(bytes: &[u8]) -> Result<Name, NameError> {
         // Lengths come first, so that IDNA never works on what cannot be a name.
         let punycode = check_labels(ascii)?;
         if !punycode {
-            return Ok(lowered(ascii));
+            return lowered(ascii);
         }
     }
     // The mapping may itself bring forth dots, digits and case, so its result is checked anew.
@@ -193,7 +201,7 @@ fn parse_name(bytes: &[u8]) -> Result<Name, NameError> {
         .map_err(|_| NameError::Idna)?;
     let ascii = without_root(mapped.as_bytes())?;
     check_labels(ascii)?;
-    Ok(lowered(ascii))
+    lowered(ascii)
 }
 
 /// Drops the root's dot, once.
@@ -234,14 +242,12 @@ fn is_name_byte(byte: u8) -> bool {
 }
 
 /// Lower-cases what [`parse_name`] found to be ASCII.
-fn lowered(ascii: &[u8]) -> Name {
-    Name(
-        ascii
-            .iter()
-            .map(|byte| char::from(byte.to_ascii_lowercase()))
-            .collect::<String>()
-            .into_boxed_str(),
-    )
+fn lowered(ascii: &[u8]) -> Result<Name, NameError> {
+    let text = std::str::from_utf8(ascii).map_err(|_| NameError::Idna)?;
+    let mut name = spare::take();
+    name.push_str(text);
+    name.make_ascii_lowercase();
+    Ok(Name(name))
 }
 
 /// `culprit` is the byte that made this an IPv6 address and nothing else.

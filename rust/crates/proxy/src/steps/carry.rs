@@ -6,9 +6,9 @@ use egress_hello::tls::Sni;
 use egress_policy::{Accept, End, Reason, Stage};
 use rustix::io::Errno;
 
-use super::hear::Said;
+use super::{Reader, Said};
 use crate::context::{Context, FlowToken, Step};
-use crate::flow::{Flow, Heard, Reader, Relay, Work};
+use crate::flow::{Flow, Relay, Work};
 use crate::pool::{Buffer, FAIR_BYTES};
 use crate::relay::{Direction, Fault, Peer, Pumped};
 
@@ -44,7 +44,7 @@ impl Context {
             relay.down.pending = Some(self.lender.buffers.holding(ESTABLISHED));
             relay.down.own = ESTABLISHED.len() as u16;
             begun = !bytes.rest().is_empty();
-            relay.gate = Some(Box::new(Heard { bytes, reader: Reader::new(Accept::Tls) }));
+            relay.gate = Some(bytes.heard_by(Reader::new(Accept::Tls)));
             flow.stage = Stage::Tunnel;
         } else {
             relay.up.pending = Some(bytes);
@@ -80,7 +80,7 @@ impl Context {
     /// A flow that was closing is allowed again.
     pub(crate) fn resume(&mut self, token: FlowToken, flow: &mut Flow) {
         let Work::Relay(relay) = &flow.work else { return };
-        let hearing = relay.gate.as_ref().map(|gate| !gate.bytes.rest().is_empty());
+        let hearing = relay.gate.as_ref().map(|gate| !gate.rest().is_empty());
         flow.stage = if hearing.is_some() { Stage::Tunnel } else { Stage::Relaying };
         let deadline = match hearing {
             Some(true) => self.first_bytes_deadline_ms(),
@@ -136,9 +136,9 @@ impl Context {
         let Flow { client, work: Work::Relay(relay), .. } = flow else { return None };
         let gate = relay.gate.as_mut()?;
         let said = loop {
-            let bytes = gate.bytes.rest();
-            if !bytes.is_empty() {
-                match gate.reader.read(bytes) {
+            let first = gate.rest().is_empty();
+            if !first {
+                match gate.hear() {
                     Said::More => {}
                     said => break said,
                 }
@@ -149,12 +149,11 @@ impl Context {
             match egress_sys::recv(client.fd(), &mut self.lender.scratch[..FAIR_BYTES]) {
                 // An end before the first byte is a client that only listens; in the middle of a hello it is one that
                 // left, and half a hello is nobody's to judge.
-                Ok(0) if bytes.is_empty() => break Said::NotAccepted,
+                Ok(0) if first => break Said::NotAccepted,
                 Ok(0) => return Some(Step::End(End::ClientGone)),
                 Ok(read) => {
-                    let first = bytes.is_empty();
-                    gate.bytes.push(&self.lender.scratch[..read]);
-                    if gate.bytes.len() > FAIR_BYTES && self.lender.buffers.scarce() {
+                    gate.push(&self.lender.scratch[..read]);
+                    if gate.len() > FAIR_BYTES && self.lender.buffers.scarce() {
                         return Some(self.refuse(token, flow, Reason::Overloaded, End::Refused));
                     }
                     // A flow that is closing keeps the deadline of its grace.
@@ -170,8 +169,7 @@ impl Context {
                 Err(_) => return Some(Step::End(End::ClientReset)),
             }
         };
-        let heard = relay.gate.take()?;
-        let bytes = heard.bytes;
+        let bytes = relay.gate.take()?;
         match self.inner_refusal(flow, said, bytes.rest().first().copied()) {
             Some(reason) if !self.audited(flow, reason) => {
                 self.lender.buffers.give_back(bytes);
@@ -237,7 +235,7 @@ impl Context {
         }
         let idle = self.idle_ms();
         let Work::Relay(relay) = &mut flow.work else { return Step::Stay };
-        if relay.gate.as_ref().is_some_and(|gate| !gate.bytes.rest().is_empty()) {
+        if relay.gate.as_ref().is_some_and(|gate| !gate.rest().is_empty()) {
             return self.refuse(token, flow, Reason::FirstBytesTimeout, End::Refused);
         }
         let quiet = self.now_ms.saturating_sub(relay.active_ms);

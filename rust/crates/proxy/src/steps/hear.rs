@@ -9,8 +9,15 @@ use egress_policy::{Accept, End, Reason};
 use rustix::io::Errno;
 
 use crate::context::{Context, FlowToken, Step};
-use crate::flow::{Flow, Heard, Reader, Work};
+use crate::flow::{Flow, Work};
 use crate::pool::FAIR_BYTES;
+
+/// Reads first bytes by the rules of one protocol, and remembers how far.
+#[derive(Debug)]
+pub(crate) enum Reader {
+    Tls(HelloReader),
+    Connect(HeadReader),
+}
 
 /// What the first bytes say.
 pub(crate) enum Said {
@@ -92,25 +99,24 @@ impl Context {
                     let said = reader.read(&self.lender.scratch[..read]);
                     let bytes = self.lender.buffers.holding(&self.lender.scratch[..read]);
                     if let Said::More = said {
-                        flow.work = Work::Hear(Some(Box::new(Heard { bytes, reader })));
+                        flow.work = Work::Hear(Some(bytes.heard_by(reader)));
                         continue;
                     }
                     flow.work = Work::Resolve(bytes);
                     said
                 }
                 Some(mut so_far) => {
-                    so_far.bytes.push(&self.lender.scratch[..read]);
-                    let said = so_far.reader.read(so_far.bytes.rest());
+                    so_far.push(&self.lender.scratch[..read]);
+                    let said = so_far.hear();
                     if let Said::More = said {
-                        let too_much =
-                            so_far.bytes.len() > FAIR_BYTES && self.lender.buffers.scarce();
+                        let too_much = so_far.len() > FAIR_BYTES && self.lender.buffers.scarce();
                         flow.work = Work::Hear(Some(so_far));
                         if too_much {
                             return self.refuse(token, flow, Reason::Overloaded, End::Refused);
                         }
                         continue;
                     }
-                    flow.work = Work::Resolve(so_far.bytes);
+                    flow.work = Work::Resolve(so_far);
                     said
                 }
             };

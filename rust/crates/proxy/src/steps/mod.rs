@@ -7,6 +7,8 @@ mod judge;
 mod reach;
 mod refuse;
 
+pub(crate) use hear::{Reader, Said};
+
 use egress_policy::{End, Reason};
 
 use crate::context::{CLIENT, Context, FlowToken, Step};

@@ -9,8 +9,8 @@ use egress_policy::{
     Accept, Decision, End, Origin, Reason, Screened, SourceClass, Stage, classify,
 };
 
-use crate::context::{Context, FlowToken, Known, Step};
-use crate::dial::{Dialing, Started, interleave};
+use crate::context::{Candidates, Context, FlowToken, Known, Step};
+use crate::dial::{Started, interleave};
 use crate::flow::{Flow, Work};
 use crate::installed::Installed;
 use crate::relay::{Edge, Peer};
@@ -96,7 +96,7 @@ impl Context {
             Source::Hosts(ips) => self.dial(token, flow, ips, port),
             Source::Known(addresses) => self.answered(token, flow, &addresses, port),
             Source::Ask(name) => {
-                flow.abandon_dial();
+                self.abandon_dial(flow);
                 let deadline = self.now_ms + resolve_ms(&policy);
                 self.wake_at(token, deadline.min(reach_by_ms(flow, &policy)));
                 flow.resolve_us = flow.age_us();
@@ -190,11 +190,28 @@ impl Context {
 
     /// Screens the addresses and dials those that pass.
     fn dial(&mut self, token: FlowToken, flow: &mut Flow, ips: &[IpAddr], port: u16) -> Step {
+        let mut candidates = std::mem::take(&mut self.candidates);
+        let step = self.dial_any(token, flow, ips, port, &mut candidates);
+        let Candidates { passed, audited, ordered } = &mut candidates;
+        passed.clear();
+        audited.clear();
+        ordered.clear();
+        self.candidates = candidates;
+        step
+    }
+
+    fn dial_any(
+        &mut self,
+        token: FlowToken,
+        flow: &mut Flow,
+        ips: &[IpAddr],
+        port: u16,
+        candidates: &mut Candidates,
+    ) -> Step {
+        let Candidates { passed, audited, ordered } = candidates;
         let policy = self.policy();
         let Some(decision) = flow.decision else { return Step::End(End::Aborted) };
         let by = self.screening(flow, decision, &policy);
-        let mut passed = Vec::with_capacity(ips.len());
-        let mut audited = Vec::new();
         let mut refused = None;
         for ip in ips {
             let address = SocketAddr::new(ip.to_canonical(), port);
@@ -227,11 +244,11 @@ impl Context {
             return self.refuse(token, flow, screened.reason, End::Refused);
         }
         let connect_ms = millis(policy.snapshot.settings().timeouts.connect);
-        let passed = interleave(passed);
-        if matches!(&flow.work, Work::Dial(dialing, _) if dialing.addresses() == passed) {
+        interleave(passed, ordered);
+        if matches!(&flow.work, Work::Dial(dialing, _) if dialing.addresses() == ordered) {
             return Step::Stay;
         }
-        flow.abandon_dial();
+        self.abandon_dial(flow);
         let bytes = match std::mem::replace(&mut flow.work, Work::Moving) {
             Work::Resolve(bytes) => bytes,
             _ => return Step::End(End::Aborted),
@@ -239,8 +256,8 @@ impl Context {
         // A tunnel's first bytes come only once its client has been told that it is open.
         let speaks_first = flow.accept != Accept::Connect && !bytes.rest().is_empty();
         let deadline_ms = (self.now_ms + connect_ms).min(reach_by_ms(flow, &policy));
-        let dialing = Dialing::new(passed, self.now_ns(), deadline_ms, speaks_first);
-        flow.work = Work::Dial(Box::new(dialing), bytes);
+        let dialing = self.dials.begin(ordered, self.now_ns(), deadline_ms, speaks_first);
+        flow.work = Work::Dial(dialing, bytes);
         flow.enter(Stage::Connecting);
         self.attempt(token, flow)
     }
@@ -282,7 +299,8 @@ impl Context {
                 flow.connect_us = u32::try_from(took_us).unwrap_or(NONE_U32 - 1);
                 flow.upstream = Some(address);
                 let work = std::mem::replace(&mut flow.work, Work::Moving);
-                let Work::Dial(_, bytes) = work else { return Step::End(End::Aborted) };
+                let Work::Dial(dialing, bytes) = work else { return Step::End(End::Aborted) };
+                self.dials.give_back(dialing);
                 self.begin_relay(token, flow, Peer::connected(fd, edge), 1 + index, bytes)
             }
             None if dialing.under_way(index) => Step::Stay,

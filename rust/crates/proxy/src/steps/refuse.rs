@@ -45,6 +45,7 @@ impl Context {
         let tunnel = in_tunnel(flow);
         let answer = self.answer(flow);
         let mut carried = (0, 0);
+        self.abandon_dial(flow);
         let relayed = match std::mem::replace(&mut flow.work, Work::Moving) {
             Work::Relay(mut relay) => {
                 relay.up.release(&mut self.lender);
@@ -52,7 +53,7 @@ impl Context {
                 carried = (relay.up.bytes, relay.down.bytes);
                 relay.down.bytes > 0
             }
-            Work::Resolve(bytes) | Work::Dial(_, bytes) => {
+            Work::Resolve(bytes) => {
                 self.lender.buffers.give_back(bytes);
                 false
             }
