@@ -1,6 +1,7 @@
 """Where a proxy's CPU goes, by system call: perf samples while it is loaded. Prints a table in Markdown.
 
     python bench/profile.py connect egress nginx haproxy
+    python bench/profile.py message egress haproxy
     python bench/profile.py down egress haproxy-tuned
 
 Needs perf (Debian: linux-perf) and leave to read kernel symbols.
@@ -21,7 +22,12 @@ import peers
 from peers import Running
 
 SECONDS = 4
-OPTIONS = {"connect": {"flows": 128, "close": "backend"}, "down": {"flows": 8}, "up": {"flows": 8}}
+OPTIONS = {
+    "connect": {"flows": 128, "close": "backend"},
+    "message": {"flows": 64, "size": 64},
+    "down": {"flows": 8},
+    "up": {"flows": 8},
+}
 #: Where the kernel takes over, and what the names of the functions that it calls next begin with.
 ENTRY, PREFIX = "do_syscall_64", re.compile("^(__x64_sys_|__sys_|do_)")
 #: The kernel's receive path, which loopback runs on the sender's account.

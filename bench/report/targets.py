@@ -79,9 +79,11 @@ def targets() -> list[Target]:
         ),
     ]
     for case in ("message, 64 flows", "connect, 32 flows"):
+        paced = f"{case}, one a second"
         found += [
-            Target(f"reloads under load ({case}): failures", "reload", case, "failed", 0, "at most"),
+            Target(f"reloads one after the other ({case}): failures", "reload", case, "failed", 0, "at most"),
             Target("the same: p99 during / before", "reload", case, "p99_ratio", 1.2, "at most"),
+            Target("the same, one reload a second", "reload", paced, "p99_ratio", 1.2, "at most"),
         ]
     for case in ("32 in flight, backend closes first", small):
         text = f"telemetry on against off ({case}): rate"

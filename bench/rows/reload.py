@@ -16,6 +16,8 @@ RELOADS = 1_000
 TRIAL = 20
 #: How much longer than without load a reload takes, at least: so that the load covers as many as were asked for.
 MARGIN = 1.5
+#: Seconds between two reloads, and for how long, where they do not follow one another at once.
+PACE, PACED = 1.0, 5.0
 #: Rules beside the four of a policy that is changed a thousand times.
 FEW = 100
 #: Rules of the policies whose change is timed.
@@ -61,13 +63,18 @@ class Changer:
 def run(bench: Bench) -> None:
     for shape, flows in (("message", 64), ("connect", 32)):
         under_load(bench, shape, flows)
+        under_load(bench, shape, flows, PACE)
     for count in COUNTS:
         for told in ("by file event", "by command"):
             to_decision(bench, count, told)
 
 
-def under_load(bench: Bench, shape: str, flows: int) -> None:
-    """Half of the reloads for each of two loads, spread over the rounds; before and during are neighbours in time."""
+def under_load(bench: Bench, shape: str, flows: int, pace: float = 0.0) -> None:
+    """Half of the reloads for each of two loads, spread over the rounds; before and during are neighbours in time.
+
+    With a `pace` one reload each so many seconds, which are fewer; without, one after the other.
+    """
+    case = f"{shape}, {flows} flows" + (", one a second" if pace else "")
     options: dict[str, Any] = {"flows": flows, "size": 64}
     reloads = -(-RELOADS // 2 // bench.rounds)
     with egress(bench.fresh_folder("reload"), bench.backend.ports, bench.cpus.proxy, Options(rules=FEW)) as (
@@ -79,19 +86,19 @@ def under_load(bench: Bench, shape: str, flows: int) -> None:
             before = bench.load(shape, running, **options)
             each = timed(changer, TRIAL) / TRIAL
             during: dict[str, Any] = {}
-            lasting = {**options, "seconds": max(bench.seconds, MARGIN * each * reloads)}
+            lasting = {**options, "seconds": PACED if pace else max(bench.seconds, MARGIN * each * reloads)}
 
             def keep_on(into: dict[str, Any] = during, options: dict[str, Any] = lasting) -> None:
                 into.update(bench.load_once(shape, running, **options))
 
             load = threading.Thread(target=keep_on)
             load.start()
-            # One after the other for as long as the load lasts: no quiet time dilutes its figures.
-            done, begun = 0, time.perf_counter()
+            # For as long as the load lasts: without a pace no quiet time dilutes its figures.
+            done, took = 0, 0.0
             while load.is_alive():
-                timed(changer, 1)
+                took += timed(changer, 1)
                 done += 1
-            took = time.perf_counter() - begun
+                load.join(pace)
             load.join()
             if not during:
                 raise RuntimeError("the load failed while the policy changed")
@@ -105,7 +112,7 @@ def under_load(bench: Bench, shape: str, flows: int) -> None:
                 "p99_ratio": during["p99_us"] / before["p99_us"],
                 "rate_ratio": during["rate"] / before["rate"],
             }
-            bench.record("reload", f"{shape}, {flows} flows", "egress", number, figures)
+            bench.record("reload", case, "egress", number, figures)
 
 
 def timed(changer: Changer, times: int) -> float:
