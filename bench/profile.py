@@ -1,6 +1,7 @@
 """Where a proxy's CPU goes, by system call: perf samples while it is loaded. Prints a table in Markdown.
 
     python bench/profile.py connect egress nginx haproxy
+    python bench/profile.py connect-client egress sniproxy
     python bench/profile.py message egress haproxy
     python bench/profile.py down egress haproxy-tuned
 
@@ -16,17 +17,20 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import load_generator
 import peers
 from peers import Running
 
 SECONDS = 4
-OPTIONS = {
-    "connect": {"flows": 128, "close": "backend"},
-    "message": {"flows": 64, "size": 64},
-    "down": {"flows": 8},
-    "up": {"flows": 8},
+#: What is profiled: the load generator's shape and options.
+LOADS: dict[str, tuple[str, dict[str, Any]]] = {
+    "connect": ("connect", {"flows": 128, "close": "backend"}),
+    "connect-client": ("connect", {"flows": 128, "close": "client"}),
+    "message": ("message", {"flows": 64, "size": 64}),
+    "down": ("down", {"flows": 8}),
+    "up": ("up", {"flows": 8}),
 }
 #: Where the kernel takes over, and what the names of the functions that it calls next begin with.
 ENTRY, PREFIX = "do_syscall_64", re.compile("^(__x64_sys_|__sys_|do_)")
@@ -58,10 +62,11 @@ def shares(samples: list[list[str]]) -> dict[str, float]:
 
 
 def profile(
-    shape: str, running: Running, backend: load_generator.Backend, cpus: load_generator.Cpus
+    load: str, running: Running, backend: load_generator.Backend, cpus: load_generator.Cpus
 ) -> dict[str, float]:
-    options = {**OPTIONS[shape], "seconds": SECONDS + 2}
-    load = subprocess.Popen(load_generator.command(shape, running, backend, cpus, **options), stdout=subprocess.DEVNULL)
+    shape, options = LOADS[load]
+    command = load_generator.command(shape, running, backend, cpus, **options, seconds=SECONDS + 2)
+    loading = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         with tempfile.TemporaryDirectory() as folder:
             perf = Path(folder) / "perf.data"
@@ -70,11 +75,11 @@ def profile(
             subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
             return shares(stacks(perf))
     finally:
-        load.wait()
+        loading.wait()
 
 
 def main() -> None:
-    shape, *names = sys.argv[1:]
+    load, *names = sys.argv[1:]
     cpus = load_generator.Cpus.of_this_machine()
     found = {}
     with contextlib.ExitStack() as stack:
@@ -83,7 +88,7 @@ def main() -> None:
         for name in names:
             (folder / name).mkdir()
             with peers.ALL[name].start(folder / name, backend.ports, cpus.proxy) as running:
-                found[name] = profile(shape, running, backend, cpus)
+                found[name] = profile(load, running, backend, cpus)
     rows = sorted({row for one in found.values() for row in one}, key=lambda row: -found[names[0]].get(row, 0))
     print(f"| share of the proxy's CPU, % | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
     for row in rows:
