@@ -1,13 +1,20 @@
 //! First bytes to what the client asks for: pure functions over bytes.
 //!
 //! Nothing here does I/O. A caller hands over all bytes that have arrived so far and gets an
-//! [`Answer`]; readers keep their position, so that bytes which arrive one at a time cost no more
-//! than bytes which arrive at once, and the answer is the same for every way of cutting them.
+//! [`Answer`], which is the same for every way of cutting them. Readers of what may be long keep their
+//! position, so that bytes which arrive one at a time cost no more than bytes which arrive at once;
+//! what is short enough to look at anew each time has a function.
 #![forbid(unsafe_code)]
 
 pub mod connect;
+mod cursor;
+mod errors;
 pub mod name;
+mod secret;
+pub mod socks;
 pub mod tls;
+
+pub use secret::Secret;
 
 /// What a reader says of the bytes so far.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! Replays the seed corpus of the fuzz targets, and mutations of it, with a stable compiler.
 #[path = "../../../fuzz/checks.rs"]
 mod checks;
+#[path = "../../../fuzz/protocol_checks.rs"]
+mod protocol_checks;
 #[path = "../../../fuzz/replay.rs"]
 #[allow(dead_code, reason = "shared with the policy crate")]
 mod replay;
@@ -51,4 +53,24 @@ fn connect_head_holds() {
 #[test]
 fn host_name_holds() {
     replay("host_name", MUTATIONS, TOKENS, checks::host_name);
+}
+
+#[test]
+fn socks_holds() {
+    let tokens: &[&[u8]] = &[
+        b"\x05\x01\x00",
+        b"\x05\x02\x00\x02",
+        b"\x01\x01u\x01p",
+        b"\x05\x01\x00\x01",
+        b"\x05\x01\x00\x03",
+        b"\x05\x01\x00\x04",
+        b"\x00\x00",
+        b"\x01\xbb",
+        b"a.example",
+        b"[::1]",
+        b"127.0.0.1",
+        b"xn--",
+        b".",
+    ];
+    replay("socks", MUTATIONS, tokens, protocol_checks::socks);
 }

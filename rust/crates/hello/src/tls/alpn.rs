@@ -1,10 +1,8 @@
 //! The application protocols of a hello (RFC 7301), kept without an allocation.
 use std::fmt;
 
-use super::{
-    TlsError,
-    cursor::{Cursor, whole_vec16},
-};
+use super::TlsError;
+use crate::cursor::{Cursor, whole_vec16};
 
 /// Bytes of the offered list that are kept, as on the wire. Browsers and libraries send 12 to 40
 /// (`h2`, `http/1.1`, a GREASE value); what does not fit in whole is counted, not kept.

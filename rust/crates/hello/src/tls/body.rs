@@ -1,9 +1,9 @@
 //! The hello itself, once all of it is there.
-use super::{
-    Alpn, ClientHello, MAX_EXTENSIONS, Sni, TlsError, Versions,
+use super::{Alpn, ClientHello, MAX_EXTENSIONS, Sni, TlsError, Versions};
+use crate::{
     cursor::{Cursor, whole_vec16},
+    name::{Host, NameError, parse_host},
 };
-use crate::name::{Host, NameError, parse_host};
 
 /// Bytes of the client's random value.
 const RANDOM: usize = 32;

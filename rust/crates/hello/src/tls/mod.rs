@@ -5,7 +5,6 @@
 //! readers could read in two ways is refused, as the server behind the gateway is the second reader.
 mod alpn;
 mod body;
-mod cursor;
 mod error;
 mod reader;
 

@@ -1,0 +1,85 @@
+//! What must hold for any bytes of the protocols whose readers keep no position. The fuzz targets and
+//! the replay test of the hello crate share it.
+use std::fmt::Debug;
+
+use egress_hello::{
+    Answer,
+    name::{Host, parse_host},
+    socks::{self, Command, MAX_GREETING, MAX_LOGIN, MAX_REQUEST, SocksError},
+};
+
+/// The answer to all bytes. Every prefix gets the same or `NeedMore`; `most` bytes are always enough,
+/// and what was found took its bytes to the last one.
+fn same_for_any_cut<'a, T, M>(
+    bytes: &'a [u8],
+    most: usize,
+    read: impl Fn(&'a [u8]) -> Answer<T, M>,
+    len: impl Fn(&T) -> usize,
+) -> Answer<T, M>
+where
+    T: PartialEq + Debug,
+    M: PartialEq + Debug,
+{
+    let whole = read(bytes);
+    assert!(whole != Answer::NeedMore || bytes.len() < most, "no answer at {most} bytes");
+    let first = (0..=bytes.len()).find(|&end| {
+        let answer = read(&bytes[..end]);
+        assert!(answer == Answer::NeedMore || answer == whole, "{answer:?} became {whole:?}");
+        answer != Answer::NeedMore
+    });
+    if let Answer::Found(found) = &whole {
+        assert_eq!(Some(len(found)), first);
+    }
+    whole
+}
+
+/// A conversation; and the same bytes as if each message were the first.
+pub fn socks(data: &[u8]) {
+    let greeting = same_for_any_cut(data, MAX_GREETING, socks::read_greeting, |found| found.len);
+    assert_eq!(greeting == Answer::Not, data.first().is_some_and(|&byte| byte != socks::VERSION));
+    login(data);
+    request(data);
+    if let Answer::Found(greeting) = greeting {
+        let rest = &data[greeting.len..];
+        match login(rest) {
+            Some(len) if greeting.password => request(&rest[len..]),
+            _ => request(rest),
+        }
+    }
+}
+
+fn login(data: &[u8]) -> Option<usize> {
+    match same_for_any_cut(data, MAX_LOGIN, socks::read_login, |found| found.len) {
+        Answer::Found(login) => {
+            assert!((1..=255).contains(&login.user.len()));
+            assert!((1..=255).contains(&login.password.expose().len()));
+            assert!(login.password.is(login.password.expose()));
+            assert_eq!(login.len, 3 + login.user.len() + login.password.expose().len());
+            Some(login.len)
+        }
+        Answer::NeedMore => None,
+        Answer::Malformed(error) => {
+            assert!(error.word().starts_with("socks_"));
+            None
+        }
+        Answer::Not => unreachable!("the greeting said that this is SOCKS"),
+    }
+}
+
+fn request(data: &[u8]) {
+    match same_for_any_cut(data, MAX_REQUEST, socks::read_request, |found| found.len) {
+        Answer::Found(request) => {
+            if let Command::Connect { host, port } = request.command {
+                assert_eq!(parse_host(host.to_string().as_bytes()).as_ref(), Ok(&host));
+                assert!(port != 0 && data[request.len - 2..request.len] == port.to_be_bytes());
+                assert!(!matches!(host, Host::Ip(ip) if ip != ip.to_canonical()));
+            }
+        }
+        Answer::NeedMore => {}
+        Answer::Malformed(error) => {
+            assert_eq!(error.is_bad_name(), !SocksError::ALL.contains(&error));
+            assert!(error.reply() != socks::Reply::Succeeded);
+        }
+        Answer::Not => unreachable!("the greeting said that this is SOCKS"),
+    }
+}
