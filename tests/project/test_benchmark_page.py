@@ -73,7 +73,8 @@ def test_every_target_names_what_there_is() -> None:
     cases = {name: {case.name for case in row.cases} for name, row in ROWS.items() if isinstance(row, Traffic)}
     cases["memory"] = {f"{memory.FLOWS:,} idle flows"}
     cases["policies"] = {"load", "32 in flight"}
-    cases["reload"] = {"message, 64 flows", "connect, 32 flows"}
+    loads = ("message, 64 flows", "connect, 32 flows")
+    cases["reload"] = {load + pace for load in loads for pace in ("", ", one a second")}
     known = {metric.key for metric in METRICS} | {"failed"}
     for target in targets():
         assert target.case in cases[target.row], target
