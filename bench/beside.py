@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import load_generator
+import network
 import peers
 from report import page, results
 from rows import ROWS
@@ -56,6 +57,7 @@ def main() -> int:
         return 2
     # Processes are ended by the blocks that started them.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    network.enter()
     for name, why in peers.missing().items():
         print(f"{name} is not measured: {why}")
     cpus = load_generator.Cpus.of_this_machine()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import load_generator
+import network
 import peers
 from peers import Running
 
@@ -80,6 +81,7 @@ def profile(
 
 def main() -> None:
     load, *names = sys.argv[1:]
+    network.enter()
     cpus = load_generator.Cpus.of_this_machine()
     found = {}
     with contextlib.ExitStack() as stack:

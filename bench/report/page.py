@@ -19,6 +19,7 @@ TITLES = {
     "message": "Messages",
     "low-latency": "One request at a time, `low_latency` on",
     "bulk": "Bulk",
+    "bulk-bbr": "Bulk under BBR",
     "tunnel": "CONNECT",
     "telemetry": "Decision log on and off",
     "workers": "Two workers and one",
@@ -34,6 +35,8 @@ NOTES = {
     "low-latency": "The peers have no such option.",
     "bulk": "With many flows client and backend fill their CPU before a proxy that splices fills its own: "
     "`limit` says so, and CPU per GiB is the figure that counts.",
+    "bulk-bbr": "Where connections have BBR for congestion control, which paces each flow by a timer: with one flow "
+    "all wait for these timers, and CPU per GiB is several times as much, for direct connections too.",
     "tunnel": "CONNECT, 200, then the same. Of the peers only Envoy speaks it.",
     "telemetry": "Same gateway; the decision log is off in the second.",
     "workers": "Both may use two CPUs. On a machine with two, the generator needs one of them.",
@@ -142,7 +145,7 @@ def how(results: Results) -> str:
     """Machines, versions and commands. Rows of several runs are told apart."""
     machines = {
         f"{of['cpus']} CPUs ({of['model']}{', virtual' if of['virtual'] else ''}), {of['memory_gib']} GiB, "
-        f"Linux {of['kernel']}"
+        f"Linux {of['kernel']}, {of['congestion_control']}"
         for of in (row["machine"] for row in results.rows.values())
     }
     versions = {f"{name} {one}" for row in results.rows.values() for name, one in row["versions"].items()}

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import network
 import peers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,7 @@ def machine() -> Json:
         "virtual": "hypervisor" in cpuinfo,
         "memory_gib": round(memory / (1 << 20)),
         "kernel": platform.release(),
+        "congestion_control": network.congestion_control(),
     }
 
 

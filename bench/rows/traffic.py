@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import network
 import peers
 from peers import Peer
 from peers.gateway import EGRESS, variant
@@ -31,9 +33,17 @@ class Traffic:
     who: list[Peer]
     #: Whether the proxies may use two CPUs, one of which is the generator's where there are only two.
     two_cpus: bool = False
+    #: As everywhere unless said.
+    congestion_control: str | None = None
 
     def __call__(self, bench: Bench) -> None:
-        with bench.serving(self.who, bench.cpus.proxy_two if self.two_cpus else None) as running:
+        with contextlib.ExitStack() as stack:
+            if self.congestion_control:
+                if not network.can_have(self.congestion_control):
+                    print(f"{self.name} is not measured: it needs root and {self.congestion_control}")
+                    return
+                stack.enter_context(network.congestion_controlled_by(self.congestion_control))
+            running = stack.enter_context(bench.serving(self.who, bench.cpus.proxy_two if self.two_cpus else None))
             for case in self.cases:
                 through = [
                     name for name, one in running.items() if one.connect or case.options.get("tunnel") != "connect"
@@ -64,6 +74,7 @@ def rows() -> list[Traffic]:
         Traffic("message", [messages(size, flows) for size in (64, 4096) for flows in (1, 64, 5000)], everybody),
         Traffic("low-latency", [messages(64, 1)], [EGRESS, variant("egress, low_latency", low_latency=True), *OTHERS]),
         Traffic("bulk", [bulk(way, flows) for way in ("down", "up") for flows in (1, 8, 64)], everybody),
+        Traffic("bulk-bbr", [bulk("down", 1), bulk("down", 8)], everybody, congestion_control="bbr"),
         Traffic("tunnel", [connects(32, "backend", **tunnel), messages(64, 64, **tunnel)], everybody),
         Traffic(
             "telemetry",

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use mio::{Interest, Registry, Token};
 use crate::dial::Dials;
 use crate::flow::{Flow, Recorder, Work};
 use crate::installed::InForce;
-use crate::relay::Lender;
+use crate::relay::{Lender, Peer};
 use crate::resolver::{Addresses, Handle};
 use crate::wheel::Wheel;
 
@@ -141,9 +141,15 @@ impl Context {
         self.registry.register(&mut SourceFd(&fd), token, READS)
     }
 
-    /// Asks for the edge of a socket that would take no more; one that came in between is reported by the call.
-    pub(crate) fn watch_writes_too(&self, fd: RawFd, token: Token) -> std::io::Result<()> {
-        self.registry.reregister(&mut SourceFd(&fd), token, READS | Interest::WRITABLE)
+    /// Asks for the edges that `peer` now has to be told of; those that came in between are reported by the call.
+    pub(crate) fn watch_again(&self, peer: &Peer, token: Token) -> std::io::Result<()> {
+        let edges = match peer {
+            // Not for urgent data either: to epoll(7), any data that arrives may be that.
+            Peer { deaf: true, .. } => Interest::WRITABLE,
+            Peer { reads_only: true, .. } => READS,
+            _ => READS | Interest::WRITABLE,
+        };
+        self.registry.reregister(&mut SourceFd(&peer.fd.as_raw_fd()), token, edges)
     }
 
     /// Sets the flow's one timer.

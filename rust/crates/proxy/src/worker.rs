@@ -366,8 +366,7 @@ impl Worker {
         let client = &mut flow.client;
         if client.reads_only && !client.writable && !matches!(step, Step::End(_)) {
             client.reads_only = false;
-            let raw = client.fd.as_raw_fd();
-            if self.context.watch_writes_too(raw, token.side(CLIENT)).is_err() {
+            if self.context.watch_again(client, token.side(CLIENT)).is_err() {
                 step = Step::End(End::OutOfResources);
             }
         }

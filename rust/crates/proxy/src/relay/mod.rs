@@ -28,6 +28,8 @@ pub(crate) struct Peer {
     pub writable: bool,
     /// Registered, but not for the edge of becoming writable: that is asked for when it is first needed.
     pub reads_only: bool,
+    /// Not registered for the edge of becoming readable: the other side takes nothing, so what comes stays where it is.
+    pub deaf: bool,
     /// A FIN or reset has been announced: read on to the end even after a short read.
     pub ending: bool,
     /// A reset has come.
@@ -72,6 +74,7 @@ impl Peer {
             readable: true,
             writable: true,
             reads_only: false,
+            deaf: false,
             ending: false,
             failed: false,
             urgent: false,
@@ -85,6 +88,7 @@ impl Peer {
             readable: edge.readable,
             writable: true,
             reads_only: false,
+            deaf: false,
             ending: edge.ending,
             failed: false,
             urgent: edge.urgent,
