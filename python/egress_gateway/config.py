@@ -46,13 +46,18 @@ class Listener(Section, frozen=True):
     accept: Annotated[
         str | list[str],
         _doc(
-            "How the destination is learned: `tls` (the name in the TLS hello), `connect` (HTTP CONNECT) or `tcp` "
-            "(fixed, see `to`). One word, or a list of one word.",
+            "How the destination is learned: `tls` (the name in the TLS hello), `connect` (HTTP CONNECT), `socks5` "
+            "(RFC 1928, without a login), `transparent` (captured by REDIRECT or TPROXY: where it was going, and the "
+            "name in its TLS hello) or `tcp` (fixed, see `to`). One word, or a list: what a client speaks is then told "
+            "by its first bytes. `transparent` and `tcp` stand alone.",
             "tls",
+            ["connect", "socks5"],
         ),
     ]
     port: (
-        Annotated[Port, _doc("`tls` only: the port that is dialled. Built in: 443, since a hello names no port.", 8443)]
+        Annotated[
+            Port, _doc("With `tls` only: the port that is dialled. Built in: 443, since a hello names no port.", 8443)
+        ]
         | UnsetType
     ) = UNSET
     to: Annotated[str, _doc("`tcp` only, and needed there: the destination.", "db.partner.com:5432")] | UnsetType = (
@@ -113,6 +118,13 @@ class Timeouts(Section, frozen=True):
     """How long is too long."""
 
     first_bytes: Annotated[Duration, _doc("From accept until the client has named its destination.")] = Duration(5_000)
+    server_first: Annotated[
+        Duration,
+        _doc(
+            "How long a captured client may say nothing before its server is taken to speak first; the address then "
+            "decides."
+        ),
+    ] = Duration(300)
     connect: Annotated[Duration, _doc("From the decision until the destination has accepted.")] = Duration(5_000)
     idle: Annotated[Duration, _doc("A connection without a byte in either direction is closed after this.")] = Duration(
         3_600_000
@@ -269,7 +281,7 @@ DEFAULT_LISTENERS: Final = (
 )
 
 #: Words of `accept` that the language has and this version has not.
-LATER_ACCEPTS: Final = ("http", "socks5", "transparent")
+LATER_ACCEPTS: Final = ("http",)
 
 
 def decode_unit(kind: type, value: object) -> Any:

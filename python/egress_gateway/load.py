@@ -108,7 +108,7 @@ class Draft:
     def _check(self, merged: Merged) -> None:
         for listener, origin in merged.listeners:
             self._check_accept(listener.accept, (origin[0], (*origin[1], "accept")))
-            if listener.port is not msgspec.UNSET and listener.accept not in ("tls", ["tls"]):
+            if listener.port is not msgspec.UNSET and listener.accept != "tls" and "tls" not in listener.accept:
                 message = "only a tls listener takes `port`; elsewhere the destination brings its own"
                 self.report((origin[0], (*origin[1], "port")), "unused_port", message, "remove `port`")
         for name, item in merged.keyed("lists").items():
@@ -124,7 +124,7 @@ class Draft:
         for index, word in enumerate(accept if isinstance(accept, list) else [accept]):
             if word in LATER_ACCEPTS:
                 place = (origin[0], (*origin[1], index)) if isinstance(accept, list) else origin
-                fix = "write one of tls, connect, tcp; one listener for each"
+                fix = "write one of tls, connect, socks5, transparent, tcp"
                 self.report(place, "not_in_this_version", f"`accept: {word}` is not in this version", fix)
 
     def _check_list(self, path: str, origin: Origin) -> None:

@@ -5,17 +5,18 @@ use std::fmt::Debug;
 use egress_hello::{
     Answer,
     name::{Host, parse_host},
+    postgres::{MAX_STARTUP, error_response, read_first},
+    protocol::{MAX_NEEDED, recognise},
     socks::{self, Command, MAX_GREETING, MAX_LOGIN, MAX_REQUEST, SocksError},
 };
 
-/// The answer to all bytes. Every prefix gets the same or `NeedMore`; `most` bytes are always enough,
-/// and what was found took its bytes to the last one.
-fn same_for_any_cut<'a, T, M>(
+/// The answer to all bytes, and how many of them it took. Every prefix gets the same or `NeedMore`;
+/// `most` bytes are always enough.
+fn answer_and_need<'a, T, M>(
     bytes: &'a [u8],
     most: usize,
     read: impl Fn(&'a [u8]) -> Answer<T, M>,
-    len: impl Fn(&T) -> usize,
-) -> Answer<T, M>
+) -> (Answer<T, M>, Option<usize>)
 where
     T: PartialEq + Debug,
     M: PartialEq + Debug,
@@ -27,6 +28,21 @@ where
         assert!(answer == Answer::NeedMore || answer == whole, "{answer:?} became {whole:?}");
         answer != Answer::NeedMore
     });
+    (whole, first)
+}
+
+/// The same, where what was found took its bytes to the last one.
+fn same_for_any_cut<'a, T, M>(
+    bytes: &'a [u8],
+    most: usize,
+    read: impl Fn(&'a [u8]) -> Answer<T, M>,
+    len: impl Fn(&T) -> usize,
+) -> Answer<T, M>
+where
+    T: PartialEq + Debug,
+    M: PartialEq + Debug,
+{
+    let (whole, first) = answer_and_need(bytes, most, read);
     if let Answer::Found(found) = &whole {
         assert_eq!(Some(len(found)), first);
     }
@@ -82,4 +98,15 @@ fn request(data: &[u8]) {
         }
         Answer::Not => unreachable!("the greeting said that this is SOCKS"),
     }
+}
+
+/// Which protocol it is, and PostgreSQL's first message.
+pub fn first_bytes(data: &[u8]) {
+    answer_and_need(data, MAX_NEEDED, recognise);
+    same_for_any_cut(data, MAX_STARTUP, read_first, |found| found.len);
+    let text = String::from_utf8_lossy(data);
+    let told = error_response("28000", &text, &text);
+    let (end, rest) =
+        told.split_last_chunk::<2>().map_or(([1; 2], &told[..0]), |(rest, end)| (*end, rest));
+    assert!(end == [0; 2] && !rest[5..].windows(2).any(|two| two == [0; 2]));
 }

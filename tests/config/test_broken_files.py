@@ -52,7 +52,7 @@ YAML = [
         "yaml",
         V1 + "timeouts: { ⟦xyz: 5s }\n",
         "unknown key `xyz`",
-        "first_bytes, connect, idle, drain, grace",
+        "first_bytes, server_first, connect, idle, drain, grace",
     ),
     Broken(
         "unknown key in a rule",
@@ -106,11 +106,11 @@ YAML = [
         "leave",
     ),
     Broken(
-        "socks5",
+        "http",
         "yaml",
-        V1 + 'listeners: [ { name: p, bind: "0.0.0.0:1", accept: [ connect, ⟦socks5 ] } ]\n',
-        "`accept: socks5`",
-        "tls, connect, tcp",
+        V1 + 'listeners: [ { name: p, bind: "0.0.0.0:1", accept: [ connect, ⟦http ] } ]\n',
+        "`accept: http`",
+        "tls, connect, socks5, transparent, tcp",
     ),
     Broken(
         "port of connect",

@@ -16,7 +16,10 @@ SETTINGS = {
         {"name": "tls", "bind": "0.0.0.0:8443", "accept": ["tls"], "port": 443, "to": None},
         {"name": "proxy", "bind": "0.0.0.0:3128", "accept": ["connect"], "port": None, "to": None},
     ],
-    "timeouts": {"first_bytes_ms": 5000, "connect_ms": 5000, "idle_ms": 3600000, "drain_ms": 300000, "grace_ms": 0},
+    "timeouts": {
+        "first_bytes_ms": 5000, "server_first_ms": 300, "connect_ms": 5000, "idle_ms": 3600000, "drain_ms": 300000,
+        "grace_ms": 0,
+    },
     "resolver": {
         "servers": [], "hosts": {}, "min_ttl_ms": 1000, "max_ttl_ms": 300000, "negative_ttl_ms": 5000,
         "stale_ms": 300000, "timeout_ms": 2000, "attempts": 2, "cache_names": 10000,

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,15 @@ listeners:
   - { name: proxy, bind: "127.0.0.1:0", accept: connect }
 """
 
-    def __init__(self, folder: Path, policy: str, *, port: int = 443, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        policy: str,
+        *,
+        port: int = 443,
+        env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         self.policy_file = folder / "policy.yaml"
         self.log_file = folder / "decisions.jsonl"
@@ -49,7 +57,7 @@ listeners:
         self.control = folder / "egress.sock"
         self.port = port
         self.write(policy)
-        command = [sys.executable, "-m", "egress_gateway.cli", "run", "-c", str(self.policy_file)]
+        command = [*prefix, sys.executable, "-m", "egress_gateway.cli", "run", "-c", str(self.policy_file)]
         with self.stderr_file.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [*command, "--control", str(self.control)],

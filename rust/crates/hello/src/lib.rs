@@ -10,6 +10,8 @@ pub mod connect;
 mod cursor;
 mod errors;
 pub mod name;
+pub mod postgres;
+pub mod protocol;
 mod secret;
 pub mod socks;
 pub mod tls;

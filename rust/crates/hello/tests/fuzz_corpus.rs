@@ -74,3 +74,22 @@ fn socks_holds() {
     ];
     replay("socks", MUTATIONS, tokens, protocol_checks::socks);
 }
+
+#[test]
+fn first_bytes_hold() {
+    let tokens: &[&[u8]] = &[
+        b"\x16\x03\x01",
+        b"\x05\x01\x00",
+        b"GET / ",
+        b"CONNECT ",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PROXY ",
+        b"\r\n\r\n\0\r\nQUIT\n",
+        b"SSH-",
+        b"\0\0\0\x08\x04\xd2\x16\x2f",
+        b"\0\x03\0\0",
+        b"user\0",
+        b"\0\0",
+    ];
+    replay("first_bytes", MUTATIONS, tokens, protocol_checks::first_bytes);
+}

@@ -202,7 +202,7 @@ fn replies_have_the_codes_of_the_rfc() {
     assert_eq!((LOGIN_ACCEPTED, LOGIN_REFUSED), ([1, 0], [1, 1]));
     for (code, reply) in Reply::ALL.iter().enumerate() {
         assert_eq!(usize::from(reply.code()), code);
-        assert_eq!(reply.refusal(), [5, reply.code(), 0, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(reply.without_address(), [5, reply.code(), 0, 1, 0, 0, 0, 0, 0, 0]);
         assert!(!reply.word().is_empty());
     }
     assert_eq!(Reply::ALL.len(), 9);
@@ -217,7 +217,7 @@ fn replies_carry_the_bound_address() {
     };
     assert_eq!(written("192.0.2.1:258"), [5, 0, 0, 1, 192, 0, 2, 1, 1, 2]);
     assert_eq!(written("[::ffff:192.0.2.1]:258"), written("192.0.2.1:258"));
-    assert_eq!(written("0.0.0.0:0"), Reply::Succeeded.refusal());
+    assert_eq!(written("0.0.0.0:0"), Reply::Succeeded.without_address());
     let v6 = written("[2001:db8::1]:258");
     assert_eq!(v6, [&[5, 0, 0, 4, 0x20, 1, 0xd, 0xb8][..], &[0; 11], &[1, 1, 2]].concat());
     assert_eq!(v6.len(), MAX_REPLY);

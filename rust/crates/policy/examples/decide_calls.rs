@@ -21,7 +21,7 @@ fn document() -> Vec<u8> {
         "v": 1,
         "settings": {
             "workers": 0, "max_flows": 0, "low_latency": false, "listeners": [],
-            "timeouts": {"first_bytes_ms": 1, "connect_ms": 1, "idle_ms": 1, "drain_ms": 1, "grace_ms": 1},
+            "timeouts": {"first_bytes_ms": 1, "server_first_ms": 1, "connect_ms": 1, "idle_ms": 1, "drain_ms": 1, "grace_ms": 1},
             "resolver": {"servers": [], "hosts": {}, "min_ttl_ms": 1, "max_ttl_ms": 1, "negative_ttl_ms": 1, "stale_ms": 1,
                 "timeout_ms": 1, "attempts": 1, "cache_names": 1},
         },

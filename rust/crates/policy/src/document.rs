@@ -47,6 +47,7 @@ pub(crate) struct Listener {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Timeouts {
     pub first_bytes_ms: u64,
+    pub server_first_ms: u64,
     pub connect_ms: u64,
     pub idle_ms: u64,
     pub drain_ms: u64,

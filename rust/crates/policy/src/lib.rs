@@ -39,6 +39,6 @@ pub use flat::reseal;
 pub use message::{MAX_MESSAGE, MessageValues, render_message};
 pub use problem::{PathPart, Problem};
 pub use screen::{Origin, Screened};
-pub use settings::{Listener, Resolver, Settings, Timeouts};
+pub use settings::{Accepts, Listener, Resolver, Settings, Timeouts};
 pub use snapshot::{RuleId, RuleView, Snapshot, SnapshotError, SourceClass, Terms};
 pub use vocab::{Accept, End, Reason, Stage, Verdict};

@@ -43,16 +43,60 @@ pub struct Listener {
     /// At most 32 bytes of `[a-z0-9._-]`.
     pub name: String,
     pub bind: SocketAddr,
-    pub accept: Accept,
+    pub accept: Accepts,
     /// The port of destinations whose name comes without one (TLS).
     pub port: u16,
     /// The fixed destination of a `tcp` listener; `None` for all others.
     pub to: Option<(Host, u16)>,
 }
 
+/// The protocols that a listener accepts; several are told apart by a connection's first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepts(u8);
+
+impl Accepts {
+    /// The words that a policy may say.
+    const WORDS: [Accept; 5] =
+        [Accept::Tls, Accept::Connect, Accept::Socks5, Accept::Transparent, Accept::Tcp];
+
+    /// One protocol.
+    pub const fn only(accept: Accept) -> Self {
+        Self(1 << accept as u8)
+    }
+
+    /// Whether the listener accepts this protocol.
+    pub const fn has(self, accept: Accept) -> bool {
+        self.0 & 1 << accept as u8 != 0
+    }
+
+    /// The protocol, or `Several`.
+    pub fn one(self) -> Accept {
+        let mut all = self.iter();
+        match (all.next(), all.next()) {
+            (Some(accept), None) => accept,
+            _ => Accept::Several,
+        }
+    }
+
+    fn iter(self) -> impl Iterator<Item = Accept> {
+        Self::WORDS.into_iter().filter(move |accept| self.has(*accept))
+    }
+}
+
+impl std::fmt::Display for Accepts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, accept) in self.iter().enumerate() {
+            write!(f, "{}{accept}", if index > 0 { ", " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
     pub first_bytes: Duration,
+    /// How long a captured client may say nothing before its server is taken to speak first.
+    pub server_first: Duration,
     pub connect: Duration,
     pub idle: Duration,
     pub drain: Duration,
@@ -100,6 +144,7 @@ impl Settings {
             listeners: check_listeners(&raw.listeners, problems),
             timeouts: Timeouts {
                 first_bytes: Duration::from_millis(t.first_bytes_ms),
+                server_first: Duration::from_millis(t.server_first_ms),
                 connect: Duration::from_millis(t.connect_ms),
                 idle: Duration::from_millis(t.idle_ms),
                 drain: Duration::from_millis(t.drain_ms),
@@ -197,50 +242,63 @@ fn check_accept(
     listener: &document::Listener,
     at: &impl Fn(&str) -> Vec<crate::PathPart>,
     problems: &mut Problems,
-) -> Option<Accept> {
-    let [word] = listener.accept.as_slice() else {
-        problems.add(
+) -> Option<Accepts> {
+    let mut accepts = Accepts(0);
+    for word in &listener.accept {
+        let Some(accept) = Accepts::WORDS.into_iter().find(|accept| accept.word() == word) else {
+            let words = Accepts::WORDS.map(Accept::word);
+            let fix = nearest(word, words).map_or_else(
+                || format!("write one of {}", words.join(", ")),
+                |near| format!("did you mean `{near}`?"),
+            );
+            problems.add(
+                at("accept"),
+                "bad_accept",
+                format!("`{}` is not a protocol that a listener can accept", shown(word)),
+                fix,
+            );
+            return None;
+        };
+        if accepts.has(accept) {
+            let message = format!("`{accept}` stands there twice");
+            problems.add(at("accept"), "bad_accept", message, "remove one of them");
+        }
+        accepts.0 |= Accepts::only(accept).0;
+    }
+    match (accepts.one(), &listener.to) {
+        (Accept::Several, _) if accepts.0 == 0 => problems.add(
             at("accept"),
             "bad_accept",
-            format!(
-                "`[{}]`: a listener accepts exactly one protocol",
-                shown(&listener.accept.join(", "))
-            ),
-            "write one of tls, connect, tcp; use one listener each",
-        );
-        return None;
-    };
-    let words = Accept::WORDS.iter().map(|(_, word)| *word);
-    let Some((number, _)) = Accept::WORDS.iter().find(|(_, known)| known == word) else {
-        let fix = nearest(word, words)
-            .map_or("write one of tls, connect, tcp".to_owned(), |near| {
-                format!("did you mean `{near}`?")
-            });
-        problems.add(
+            "a listener accepts at least one protocol",
+            format!("write one of {}", Accepts::WORDS.map(Accept::word).join(", ")),
+        ),
+        (Accept::Several, _) if accepts.has(Accept::Tcp) => problems.add(
             at("accept"),
             "bad_accept",
-            format!("`{}` is not a protocol that a listener can accept", shown(word)),
-            fix,
-        );
-        return None;
-    };
-    let accept = Accept::from_number(*number)?;
-    match (accept, &listener.to) {
+            format!("`[{accepts}]`: tcp leads to one destination whatever the first bytes are"),
+            "give tcp a listener of its own",
+        ),
+        (Accept::Several, _) if accepts.has(Accept::Transparent) => problems.add(
+            at("accept"),
+            "bad_accept",
+            format!("`[{accepts}]`: what is captured was not meant for the gateway"),
+            "give transparent a listener of its own",
+        ),
         (Accept::Tcp, None) => problems.add(
             at("to"),
             "needs_to",
             "a tcp listener cannot learn the destination from the client",
             "add what it leads to, such as `to: \"db.partner.com:5432\"`",
         ),
-        (Accept::Tls | Accept::Connect, Some(_)) => problems.add(
+        (Accept::Tcp, Some(_)) | (_, None) => {}
+        (_, Some(_)) => problems.add(
             at("to"),
             "unused_to",
-            format!("a {word} listener learns the destination from the client"),
+            format!("a listener that accepts {accepts} learns the destination from the client"),
             "remove `to`, or write `accept: tcp`",
         ),
-        _ => {}
     }
-    Some(accept)
+    Some(accepts)
 }
 
 fn check_resolver(raw: &document::Resolver, problems: &mut Problems) -> Resolver {

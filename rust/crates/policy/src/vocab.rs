@@ -124,6 +124,11 @@ vocabulary! {
         Tls = 1 "tls",
         Connect = 2 "connect",
         Tcp = 3 "tcp",
+        Socks5 = 4 "socks5",
+        /// One of several, and the first bytes have not said which.
+        Several = 5 "several",
+        /// Captured on its way: the address that it was for, and the name in its first bytes.
+        Transparent = 6 "transparent",
     }
 }
 

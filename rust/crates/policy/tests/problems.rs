@@ -95,7 +95,10 @@ fn each_mistake_outside_the_rules_has_its_code() {
         ("bad_listener_name", Box::new(listener("name", json!("x y")))),
         ("bad_bind", Box::new(listener("bind", json!("0.0.0.0")))),
         ("bad_accept", Box::new(listener("accept", json!(["tsl"])))),
-        ("bad_accept", Box::new(listener("accept", json!(["tls", "connect"])))),
+        ("bad_accept", Box::new(listener("accept", json!(["tls", "several"])))),
+        ("bad_accept", Box::new(listener("accept", json!(["tls", "tls"])))),
+        ("bad_accept", Box::new(listener("accept", json!(["tls", "tcp"])))),
+        ("bad_accept", Box::new(listener("accept", json!([])))),
         ("needs_to", Box::new(listener("accept", json!(["tcp"])))),
         ("unused_to", Box::new(listener("to", json!("x.org:1")))),
         (
@@ -179,16 +182,21 @@ fn each_mistake_is_quoted_and_its_fix_can_be_taken() {
         assert!(problem.message.contains(message) && problem.fix.contains(fix), "{problem}");
     }
     type Change = fn(&mut Value);
-    let cases: [(Change, &str, &str); 6] = [
+    let cases: [(Change, &str, &str); 7] = [
         (
             |d| d["settings"]["listeners"] = json!([{"name": "t", "bind": "[::]:1", "accept": ["tcp"], "port": null, "to": "x.org"}]),
             "`x.org`",
             "\"x.org:443\"",
         ),
         (
-            |d| d["settings"]["listeners"][0]["accept"] = json!(["tls", "connect"]),
-            "`[tls, connect]`",
-            "one listener each",
+            |d| d["settings"]["listeners"][0]["accept"] = json!(["tls", "transparent"]),
+            "`[tls, transparent]`",
+            "a listener of its own",
+        ),
+        (
+            |d| d["settings"]["listeners"][0]["accept"] = json!(["tcp", "tls"]),
+            "`[tls, tcp]`",
+            "a listener of its own",
         ),
         (
             |d| d["settings"]["resolver"]["servers"] = json!(["fd00::53"]),

@@ -141,6 +141,11 @@ impl Flow {
         self.decision?.terms.and_then(|terms| policy.snapshot.terms(terms))
     }
 
+    /// The client is told when its destination is reached, and speaks to it only then.
+    pub(crate) fn asks_for_tunnel(&self) -> bool {
+        matches!(self.accept, Accept::Connect | Accept::Socks5)
+    }
+
     pub(crate) fn name(&self) -> NameText<'_> {
         NameText::of(self.destination.as_ref())
     }

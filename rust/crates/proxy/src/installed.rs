@@ -112,7 +112,7 @@ fn put_back(what: String) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use egress_policy::Accept;
+    use egress_policy::{Accept, Accepts};
 
     use super::*;
 
@@ -120,7 +120,7 @@ mod tests {
         Listener {
             name: name.to_owned(),
             bind: ([127, 0, 0, 1], port).into(),
-            accept: Accept::Tls,
+            accept: Accepts::only(Accept::Tls),
             port: 443,
             to: to.map(|port| (egress_hello::name::parse_host(b"db.example").unwrap(), port)),
         }

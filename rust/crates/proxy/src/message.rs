@@ -136,7 +136,7 @@ pub(crate) struct WorkerStatus {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ListenerStatus {
     pub name: String,
-    pub accept: &'static str,
+    pub accept: String,
     pub bound: String,
 }
 
@@ -193,7 +193,7 @@ mod tests {
     fn the_status_of_a_large_machine_is_cut_where_it_is_longest() {
         let listener = ListenerStatus {
             name: "n".repeat(32),
-            accept: "connect",
+            accept: "connect".to_owned(),
             bound: "[2001:db8:1111:2222:3333:4444:5555:6666]:65535".to_owned(),
         };
         let message = ToControl::Status {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 
+use egress_policy::Accept;
 use egress_sys::Pipe;
 
 use crate::steps::{Reader, Said};
@@ -78,6 +79,11 @@ impl Buffer {
     pub(crate) fn heard_by(mut self, reader: Reader) -> Self {
         self.0.reader = Some(reader);
         self
+    }
+
+    /// The protocol that the bytes are read by; `None` while that is open.
+    pub(crate) fn protocol(&self) -> Option<Accept> {
+        self.0.reader.as_ref().and_then(Reader::protocol)
     }
 
     /// What the bytes say, as far as they have come.

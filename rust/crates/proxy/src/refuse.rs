@@ -1,5 +1,6 @@
 //! What a client is told when its flow cannot go on: bytes in the client's own protocol.
 
+use egress_hello::socks::{Method, Reply, SocksError};
 use egress_policy::{Accept, End, Reason};
 
 /// TLS alert descriptions (RFC 8446, section 6).
@@ -7,6 +8,9 @@ const ALERT_ACCESS_DENIED: u8 = 49;
 const ALERT_INTERNAL_ERROR: u8 = 80;
 const ALERT_DECODE_ERROR: u8 = 50;
 const ALERT_UNRECOGNIZED_NAME: u8 = 112;
+
+/// A SOCKS client offers no method that the listener takes.
+pub(crate) const NO_METHOD: &str = "socks_method";
 
 /// Why the flow stops, in the terms that choose an answer.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +34,8 @@ impl Refusal<'_> {
         match accept {
             Accept::Tls => self.alert(),
             Accept::Connect => self.http(),
-            Accept::Tcp => Vec::new(),
+            Accept::Socks5 => self.socks(),
+            Accept::Tcp | Accept::Several | Accept::Transparent => Vec::new(),
         }
     }
 
@@ -45,6 +50,34 @@ impl Refusal<'_> {
             _ => ALERT_INTERNAL_ERROR,
         };
         vec![21, 3, 3, 0, 2, 2, description]
+    }
+
+    /// A reply code (RFC 1928, section 6); to a client that offers no method that can be had, just that.
+    fn socks(&self) -> Vec<u8> {
+        let reply = match self.end {
+            End::ConnectRefused => Reply::ConnectionRefused,
+            End::ConnectTimeout
+            | End::ConnectFailed
+            | End::ResolveTimeout
+            | End::ResolveNoName
+            | End::ResolveFailed => Reply::HostUnreachable,
+            End::OutOfResources => Reply::GeneralFailure,
+            _ => match self.reason {
+                Reason::Malformed => {
+                    let of_greeting = [NO_METHOD, SocksError::MethodsNone.word()];
+                    if of_greeting.contains(&self.detail) {
+                        return Method::NoneAcceptable.bytes().to_vec();
+                    }
+                    let error = SocksError::ALL.iter().find(|error| error.word() == self.detail);
+                    error.map_or(Reply::GeneralFailure, |error| error.reply())
+                }
+                Reason::BadName | Reason::FirstBytesTimeout | Reason::Overloaded => {
+                    Reply::GeneralFailure
+                }
+                _ => Reply::NotAllowed,
+            },
+        };
+        reply.without_address().to_vec()
     }
 
     fn status(&self) -> (u16, &'static str) {
@@ -153,6 +186,20 @@ mod tests {
             [21, 3, 3, 0, 2, 2, 80]
         );
         assert!(refusal(Reason::NotAccepted, End::Refused).answer(Accept::Tls).is_empty());
+    }
+
+    #[test]
+    fn a_socks_client_gets_its_reply_code() {
+        let code = |refusal: Refusal<'_>| refusal.answer(Accept::Socks5)[1];
+        assert_eq!(code(refusal(Reason::DefaultDeny, End::Refused)), 2);
+        assert_eq!(code(refusal(Reason::Rule, End::ConnectRefused)), 5);
+        assert_eq!(code(refusal(Reason::Rule, End::ResolveNoName)), 4);
+        let malformed =
+            |detail| code(Refusal { detail, ..refusal(Reason::Malformed, End::Refused) });
+        assert_eq!(malformed("socks_command"), 7);
+        assert_eq!(malformed("socks_address_type"), 8);
+        assert_eq!(malformed(NO_METHOD), 0xff);
+        assert_eq!(malformed("socks_reserved"), 1);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use egress_flowlog::Segment;
-use egress_policy::Settings;
+use egress_policy::{Accept, Settings};
 
 use crate::installed::Installed;
 use crate::log;
@@ -73,7 +73,8 @@ impl Running {
         let mut bound = Vec::new();
         let mut errors = Vec::new();
         for (index, listener) in settings.listeners.iter().enumerate() {
-            match egress_sys::listen(listener.bind, count) {
+            let captures = listener.accept.has(Accept::Transparent);
+            match egress_sys::listen(listener.bind, count, captures) {
                 Ok(listening) => bound.push((listener, listening)),
                 Err(error) => {
                     let message = format!(
@@ -114,7 +115,7 @@ impl Running {
             .iter()
             .map(|(listener, listening)| ListenerStatus {
                 name: listener.name.clone(),
-                accept: listener.accept.word(),
+                accept: listener.accept.to_string(),
                 bound: listening.address.to_string(),
             })
             .collect();

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use egress_flowlog::{NONE_U32, WorkerArea, WorkerCounter};
 use egress_hello::name::Name;
-use egress_policy::{Accept, End};
+use egress_policy::{Accepts, End};
 use mio::{Events, Poll, Token, Waker};
 
 use self::accept::{Listening, spare};
@@ -106,7 +106,7 @@ pub(crate) struct Parts {
     pub mail: Receiver<Mail>,
     pub area: WorkerArea,
     /// This worker's socket of each listener, in the order of the settings.
-    pub listeners: Vec<(Accept, OwnedFd)>,
+    pub listeners: Vec<(Accepts, OwnedFd)>,
     pub own: Arc<[SocketAddr]>,
     pub policy: Arc<Installed>,
     pub resolver: Handle,

@@ -13,5 +13,5 @@ pub use pipe::{PIPE_SIZE, Pipe};
 pub use shm::{SealedMap, SharedMemory, seal};
 pub use socket::{
     BACKLOG, Listening, abort_on_close, accept, connect_error, keepalive, listen, local_addresses,
-    recv, send, send_last, stream_socket,
+    original_destination, recv, send, send_last, stream_socket,
 };

@@ -30,7 +30,10 @@ pub struct Listening {
 ///
 /// A port that another process already serves is an error although SO_REUSEPORT would let the same user share it:
 /// two gateways on one port would each get half of the connections.
-pub fn listen(address: SocketAddr, workers: usize) -> io::Result<Listening> {
+///
+/// With `captures`, connections to any address are accepted that a TPROXY rule leads here (IP_TRANSPARENT in ip(7));
+/// without CAP_NET_ADMIN only those that REDIRECT leads here.
+pub fn listen(address: SocketAddr, workers: usize, captures: bool) -> io::Result<Listening> {
     let open = |address: SocketAddr, share: bool| -> io::Result<Socket> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
@@ -41,6 +44,14 @@ pub fn listen(address: SocketAddr, workers: usize) -> io::Result<Listening> {
         }
         // Inherited by accepted sockets (tcp(7)), which saves a system call for each.
         socket.set_tcp_nodelay(true)?;
+        if captures {
+            // Best effort: REDIRECT needs no capability.
+            let _ = if address.is_ipv6() {
+                socket.set_ip_transparent_v6(true).and_then(|()| socket.set_ip_transparent_v4(true))
+            } else {
+                socket.set_ip_transparent_v4(true)
+            };
+        }
         socket.bind(&address.into())?;
         Ok(socket)
     };
@@ -66,6 +77,21 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
     // accept4(2) on TCP always gives the peer; an unspecified one is never allowed by a CIDR of a policy.
     let peer = peer.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
     Ok((fd, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+}
+
+/// Where a captured connection was going: what REDIRECT has replaced (SO_ORIGINAL_DST), else the socket's own address,
+/// which TPROXY leaves as it was. For a connection that nobody captured that is the listener's.
+pub fn original_destination(fd: BorrowedFd<'_>, ipv4: bool) -> io::Result<SocketAddr> {
+    let replaced = if ipv4 {
+        rustix::net::sockopt::ip_original_dst(fd).map(SocketAddr::V4)
+    } else {
+        rustix::net::sockopt::ipv6_original_dst(fd).map(SocketAddr::V6)
+    };
+    let address = match replaced {
+        Ok(address) => address,
+        Err(_) => SocketAddr::try_from(rustix::net::getsockname(fd)?)?,
+    };
+    Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
 /// A socket that is connecting to `address`; writable (or failed, see `connect_error`) when it is decided.
@@ -153,16 +179,16 @@ mod tests {
 
     #[test]
     fn a_port_that_is_served_already_is_refused() {
-        let first = listen("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+        let first = listen("127.0.0.1:0".parse().unwrap(), 2, false).unwrap();
         assert_eq!(first.sockets.len(), 2);
         assert_ne!(first.address.port(), 0);
-        let second = listen(first.address, 2);
+        let second = listen(first.address, 2, false);
         assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
     fn an_accepted_peer_is_canonical_and_its_socket_sends_at_once() {
-        let listening = listen("[::]:0".parse().unwrap(), 1).unwrap();
+        let listening = listen("[::]:0".parse().unwrap(), 1, false).unwrap();
         let client = std::net::TcpStream::connect(("127.0.0.1", listening.address.port())).unwrap();
         let (fd, peer) = loop {
             match accept(listening.sockets[0].as_fd()) {

@@ -77,9 +77,10 @@ impl Reply {
         self as u8
     }
 
-    /// The reply with no address, 0.0.0.0:0, for what did not succeed. The connection must be closed
-    /// within 10 s after it (RFC 1928 §6).
-    pub const fn refusal(self) -> [u8; 10] {
+    /// The reply with no address, 0.0.0.0:0: for what did not succeed, and for a tunnel whose address on
+    /// this side is nobody's business. After a refusal the connection must be closed within 10 s
+    /// (RFC 1928 §6).
+    pub const fn without_address(self) -> [u8; 10] {
         [VERSION, self.code(), 0, IPV4, 0, 0, 0, 0, 0, 0]
     }
 

@@ -17,7 +17,7 @@ pub fn document(rules: Value, change: impl FnOnce(&mut Value)) -> Vec<u8> {
         "settings": {
             "workers": 0, "max_flows": 0, "low_latency": false,
             "listeners": [{"name": "tls", "bind": "127.0.0.1:8443", "accept": ["tls"], "port": 443, "to": null}],
-            "timeouts": {"first_bytes_ms": 5000, "connect_ms": 5000, "idle_ms": 3_600_000, "drain_ms": 300_000, "grace_ms": 0},
+            "timeouts": {"first_bytes_ms": 5000, "server_first_ms": 300, "connect_ms": 5000, "idle_ms": 3_600_000, "drain_ms": 300_000, "grace_ms": 0},
             "resolver": {"servers": ["10.0.0.10:53"], "hosts": {"db.partner.com": ["10.20.0.7"]}, "min_ttl_ms": 1000,
                 "max_ttl_ms": 300_000, "negative_ttl_ms": 5000, "stale_ms": 300_000, "timeout_ms": 2000, "attempts": 2, "cache_names": 10000},
         },

@@ -4,8 +4,9 @@ use std::io;
 
 use egress_flowlog::flags;
 use egress_hello::name::Host;
+use egress_hello::socks::Reply;
 use egress_hello::tls::Sni;
-use egress_policy::{Accept, End, Reason, Stage};
+use egress_policy::{Accept, Accepts, End, Reason, Stage};
 use mio::Token;
 use rustix::io::Errno;
 
@@ -43,11 +44,17 @@ impl Context {
             active_ms: self.now_ms,
         };
         let mut begun = false;
-        if flow.accept == Accept::Connect {
-            relay.down.pending = Some(self.lender.buffers.holding(ESTABLISHED));
-            relay.down.own = ESTABLISHED.len() as u16;
+        // Whoever has said nothing yet may still name a destination, which must be the one that was judged.
+        let unheard = flow.accept == Accept::Transparent && bytes.rest().is_empty();
+        if flow.asks_for_tunnel() {
+            let socks = Reply::Succeeded.without_address();
+            let told = if flow.accept == Accept::Socks5 { &socks } else { ESTABLISHED };
+            relay.down.pending = Some(self.lender.buffers.holding(told));
+            relay.down.own = told.len() as u16;
+        }
+        if flow.asks_for_tunnel() || unheard {
             begun = !bytes.rest().is_empty();
-            relay.gate = Some(bytes.heard_by(Reader::new(Accept::Tls)));
+            relay.gate = Some(bytes.heard_by(Reader::new(Accepts::only(Accept::Tls))));
             flow.stage = Stage::Tunnel;
         } else {
             relay.up.pending = Some(bytes);
@@ -246,7 +253,9 @@ impl Context {
                 Some(Reason::Malformed)
             }
             // Not TLS: there is no second name to compare.
-            Said::NotAccepted | Said::More | Said::Head(_) => None,
+            Said::NotAccepted | Said::More | Said::Head(_) | Said::Socks(..) | Said::Answer(..) => {
+                None
+            }
         }
     }
 

@@ -3,20 +3,29 @@
 use egress_flowlog::flags;
 use egress_hello::connect::{HeadReader, MAX_HEAD};
 use egress_hello::name::Host;
+use egress_hello::protocol::{Protocol, recognise};
+use egress_hello::socks::{Command, Method, SocksError};
 use egress_hello::tls::{HelloReader, MAX_FIRST_BYTES, Sni};
-use egress_hello::{Answer, connect, tls};
-use egress_policy::{Accept, End, Reason};
+use egress_hello::{Answer, connect, socks, tls};
+use egress_policy::{Accept, Accepts, End, Reason};
 use rustix::io::Errno;
 
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Work};
 use crate::pool::FAIR_BYTES;
+use crate::refuse::NO_METHOD;
 
 /// Reads first bytes by the rules of one protocol, and remembers how far.
 #[derive(Debug)]
 pub(crate) enum Reader {
+    /// Whichever of these the bytes turn out to be.
+    Any(Accepts),
+    /// TLS, or anything else: then the address decides.
+    Captured,
     Tls(HelloReader),
     Connect(HeadReader),
+    SocksGreeting,
+    SocksRequest,
 }
 
 /// What the first bytes say.
@@ -24,25 +33,68 @@ pub(crate) enum Said {
     More,
     Hello(tls::ClientHello),
     Head(connect::ConnectHead),
+    /// A destination that is asked for in so many bytes.
+    Socks(Host, u16, usize),
+    /// The first so many bytes are to be answered before the client goes on.
+    Answer(usize, [u8; 2]),
     NotAccepted,
-    Malformed { word: &'static str, bad_name: bool },
+    Malformed {
+        word: &'static str,
+        bad_name: bool,
+    },
+}
+
+fn malformed(word: &'static str) -> Said {
+    Said::Malformed { word, bad_name: false }
 }
 
 impl Reader {
-    pub(crate) fn new(accept: Accept) -> Self {
-        match accept {
+    pub(crate) fn new(accepts: Accepts) -> Self {
+        match accepts.one() {
             Accept::Connect => Self::Connect(HeadReader::new()),
+            Accept::Socks5 => Self::SocksGreeting,
             Accept::Tls | Accept::Tcp => Self::Tls(HelloReader::new()),
+            Accept::Transparent => Self::Captured,
+            Accept::Several => Self::Any(accepts),
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> Option<Accept> {
+        match self {
+            Self::Any(_) | Self::Captured => None,
+            Self::Tls(_) => Some(Accept::Tls),
+            Self::Connect(_) => Some(Accept::Connect),
+            Self::SocksGreeting | Self::SocksRequest => Some(Accept::Socks5),
         }
     }
 
     /// Reads all bytes so far; refuses to wait for more than the protocol could need.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Said {
         match self {
-            Self::Tls(reader) => match reader.read(bytes) {
-                Answer::NeedMore if bytes.len() >= MAX_FIRST_BYTES => {
-                    Said::Malformed { word: "too_large", bad_name: false }
+            Self::Any(accepts) => {
+                let accept = match recognise(bytes) {
+                    Answer::NeedMore => return Said::More,
+                    Answer::Found(Protocol::Tls) => Accept::Tls,
+                    Answer::Found(Protocol::Http) => Accept::Connect,
+                    Answer::Found(Protocol::Socks5) => Accept::Socks5,
+                    Answer::Found(_) | Answer::Not => return Said::NotAccepted,
+                };
+                if !accepts.has(accept) {
+                    return Said::NotAccepted;
                 }
+                *self = Self::new(Accepts::only(accept));
+                self.read(bytes)
+            }
+            Self::Captured => match recognise(bytes) {
+                Answer::NeedMore => Said::More,
+                Answer::Found(Protocol::Tls) => {
+                    *self = Self::Tls(HelloReader::new());
+                    self.read(bytes)
+                }
+                _ => Said::NotAccepted,
+            },
+            Self::Tls(reader) => match reader.read(bytes) {
+                Answer::NeedMore if bytes.len() >= MAX_FIRST_BYTES => malformed("too_large"),
                 Answer::NeedMore => Said::More,
                 Answer::Found(hello) => Said::Hello(hello),
                 Answer::Not => Said::NotAccepted,
@@ -51,11 +103,32 @@ impl Reader {
                 }
             },
             Self::Connect(reader) => match reader.read(bytes) {
-                Answer::NeedMore if bytes.len() > MAX_HEAD => {
-                    Said::Malformed { word: "head_too_large", bad_name: false }
-                }
+                Answer::NeedMore if bytes.len() > MAX_HEAD => malformed("head_too_large"),
                 Answer::NeedMore => Said::More,
                 Answer::Found(head) => Said::Head(head),
+                Answer::Not => Said::NotAccepted,
+                Answer::Malformed(error) => {
+                    Said::Malformed { word: error.word(), bad_name: error.is_bad_name() }
+                }
+            },
+            Self::SocksGreeting => match socks::read_greeting(bytes) {
+                Answer::NeedMore => Said::More,
+                Answer::Found(greeting) if greeting.no_auth => {
+                    *self = Self::SocksRequest;
+                    Said::Answer(greeting.len, Method::NoAuth.bytes())
+                }
+                Answer::Found(_) => malformed(NO_METHOD),
+                Answer::Not => Said::NotAccepted,
+                Answer::Malformed(error) => malformed(error.word()),
+            },
+            Self::SocksRequest => match socks::read_request(bytes) {
+                Answer::NeedMore => Said::More,
+                Answer::Found(request) => match request.command {
+                    Command::Connect { host, port } => Said::Socks(host, port, request.len),
+                    Command::Bind | Command::UdpAssociate => {
+                        malformed(SocksError::CommandUnknown.word())
+                    }
+                },
                 Answer::Not => Said::NotAccepted,
                 Answer::Malformed(error) => {
                     Said::Malformed { word: error.word(), bad_name: error.is_bad_name() }
@@ -85,44 +158,60 @@ impl Context {
             if read < FAIR_BYTES {
                 flow.client.drained();
             }
-            let heard = match std::mem::replace(&mut flow.work, Work::Moving) {
-                Work::Hear(heard) => heard,
+            let came = &self.lender.scratch[..read];
+            let mut bytes = match std::mem::replace(&mut flow.work, Work::Moving) {
+                Work::Hear(Some(mut so_far)) => {
+                    so_far.push(came);
+                    so_far
+                }
+                Work::Hear(None) => {
+                    let reader = Reader::new(self.accepts(flow));
+                    self.lender.buffers.holding(came).heard_by(reader)
+                }
                 other => {
                     flow.work = other;
                     return Step::Stay;
                 }
             };
-            // Most first flights come whole in one read: then nothing is kept before the decision needs it.
-            let said = match heard {
-                None => {
-                    let mut reader = Reader::new(flow.accept);
-                    let said = reader.read(&self.lender.scratch[..read]);
-                    let bytes = self.lender.buffers.holding(&self.lender.scratch[..read]);
-                    if let Said::More = said {
-                        flow.work = Work::Hear(Some(bytes.heard_by(reader)));
-                        continue;
-                    }
-                    flow.work = Work::Resolve(bytes);
-                    said
-                }
-                Some(mut so_far) => {
-                    so_far.push(&self.lender.scratch[..read]);
-                    let said = so_far.hear();
-                    if let Said::More = said {
-                        let too_much = so_far.len() > FAIR_BYTES && self.lender.buffers.scarce();
-                        flow.work = Work::Hear(Some(so_far));
-                        if too_much {
-                            return self.refuse(token, flow, Reason::Overloaded, End::Refused);
+            let said = loop {
+                match bytes.hear() {
+                    Said::Answer(taken, answer) => {
+                        bytes.advance(taken);
+                        // The first bytes into the empty buffer of a new socket: they go whole or not at all.
+                        if egress_sys::send(flow.client.fd(), &answer) != Ok(answer.len()) {
+                            return self.left(flow);
                         }
-                        continue;
                     }
-                    flow.work = Work::Resolve(so_far);
-                    said
+                    said => break said,
                 }
             };
+            if flow.accept == Accept::Several
+                && let Some(accept) = bytes.protocol()
+            {
+                flow.accept = accept;
+            }
+            if let Said::More = said {
+                let too_much = bytes.len() > FAIR_BYTES && self.lender.buffers.scarce();
+                flow.work = Work::Hear(Some(bytes));
+                if too_much {
+                    return self.refuse(token, flow, Reason::Overloaded, End::Refused);
+                }
+                continue;
+            }
+            flow.work = Work::Resolve(bytes);
             flow.first_bytes_us = flow.age_us();
             return self.heard(token, flow, said);
         }
+    }
+
+    /// The protocols of the flow's listener.
+    fn accepts(&self, flow: &Flow) -> Accepts {
+        if flow.accept != Accept::Several {
+            return Accepts::only(flow.accept);
+        }
+        let policy = self.policy();
+        let listener = policy.snapshot.settings().listeners.get(usize::from(flow.listener));
+        listener.map_or(Accepts::only(Accept::Tls), |listener| listener.accept)
     }
 
     fn left(&mut self, flow: &mut Flow) -> Step {
@@ -132,7 +221,10 @@ impl Context {
 
     fn heard(&mut self, token: FlowToken, flow: &mut Flow, said: Said) -> Step {
         match said {
-            Said::More => Step::Stay,
+            Said::More | Said::Answer(..) => Step::Stay,
+            Said::NotAccepted if flow.accept == Accept::Transparent => {
+                self.judge_unnamed(token, flow)
+            }
             Said::NotAccepted => self.refuse(token, flow, Reason::NotAccepted, End::Refused),
             Said::Malformed { word, bad_name } => {
                 flow.other = Some(word.into());
@@ -148,6 +240,16 @@ impl Context {
                         let port = self.listener_port(flow);
                         self.judge(token, flow, Host::Name(name), port)
                     }
+                    Sni::IpLiteral(ip)
+                        if flow.accept == Accept::Transparent
+                            && flow.destination != Some(Host::Ip(ip)) =>
+                    {
+                        flow.other = Some(ip.to_string().into());
+                        self.refuse(token, flow, Reason::NameMismatch, End::Refused)
+                    }
+                    Sni::Absent | Sni::IpLiteral(_) if flow.accept == Accept::Transparent => {
+                        self.judge_unnamed(token, flow)
+                    }
                     // A TLS listener learns the destination from the name alone: without one there is nowhere to go.
                     Sni::Absent | Sni::IpLiteral(_) => {
                         self.refuse(token, flow, Reason::NoName, End::Refused)
@@ -162,10 +264,44 @@ impl Context {
                 }
                 self.judge(token, flow, head.host, head.port)
             }
+            Said::Socks(host, port, taken) => {
+                if let Work::Resolve(bytes) = &mut flow.work {
+                    bytes.advance(taken);
+                }
+                self.judge(token, flow, host, port)
+            }
         }
     }
 
+    /// A captured client has not said a word: its server speaks first, or it is slow.
+    pub(crate) fn silent(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+        let begun = matches!(flow.work, Work::Hear(Some(_)));
+        let patience = self.policy().snapshot.settings().timeouts.first_bytes;
+        let until = flow.start_ns + u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX / 4);
+        if begun && self.now_ns() < until {
+            self.wake_at(token, until.div_ceil(1_000_000));
+            return Step::Stay;
+        }
+        if begun {
+            return self.refuse(token, flow, Reason::FirstBytesTimeout, End::Refused);
+        }
+        flow.work = Work::Resolve(self.lender.buffers.holding(&[]));
+        self.judge_unnamed(token, flow)
+    }
+
+    /// Only the address says where a captured connection goes.
+    fn judge_unnamed(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+        match flow.destination.take() {
+            Some(host) => self.judge(token, flow, host, flow.port),
+            None => self.refuse(token, flow, Reason::NoName, End::Refused),
+        }
+    }
+
+    /// Where a hello's name comes without a port.
     fn listener_port(&self, flow: &Flow) -> u16 {
+        if flow.accept == Accept::Transparent {
+            return flow.port;
+        }
         self.policy()
             .snapshot
             .settings()

@@ -2,7 +2,7 @@
 
 use egress_flowlog::{NONE_U32, WorkerCounter, flags};
 use egress_hello::name::Host;
-use egress_policy::{Decision, Destination, End, Reason, Stage, Verdict};
+use egress_policy::{Accept, Decision, Destination, End, Reason, Stage, Verdict};
 
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Work};
@@ -64,6 +64,14 @@ impl Context {
         flow.take_decision(decision, policy.generation);
         if decision.verdict == Verdict::Deny {
             return self.refuse(token, flow, decision.reason, End::Refused);
+        }
+        // What no rule names may pass by default, but only under a name.
+        if flow.accept == Accept::Transparent
+            && decision.reason == Reason::DefaultAllow
+            && matches!(flow.destination, Some(Host::Ip(_)))
+            && !self.audited(flow, Reason::NoName)
+        {
+            return self.refuse(token, flow, Reason::NoName, End::Refused);
         }
         if let Some(reason) = self.enter_limit(flow, &policy)
             && !self.audited(flow, reason)

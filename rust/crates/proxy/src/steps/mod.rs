@@ -9,7 +9,7 @@ mod refuse;
 
 pub(crate) use hear::{Reader, Said};
 
-use egress_policy::{End, Reason};
+use egress_policy::{Accept, End, Reason};
 
 use crate::context::{CLIENT, Context, FlowToken, Step};
 use crate::flow::{Flow, Work};
@@ -42,6 +42,7 @@ impl Context {
     /// The flow's timer has fired.
     pub(crate) fn on_timer(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
         match &flow.work {
+            Work::Hear(_) if flow.accept == Accept::Transparent => self.silent(token, flow),
             Work::Hear(_) => self.refuse(token, flow, Reason::FirstBytesTimeout, End::Refused),
             Work::Resolve(_) => self.fail(token, flow, End::ResolveTimeout),
             Work::Dial(..) => self.dial_timer(token, flow),

@@ -254,7 +254,7 @@ impl Context {
             _ => return Step::End(End::Aborted),
         };
         // A tunnel's first bytes come only once its client has been told that it is open.
-        let speaks_first = flow.accept != Accept::Connect && !bytes.rest().is_empty();
+        let speaks_first = !flow.asks_for_tunnel() && !bytes.rest().is_empty();
         let deadline_ms = (self.now_ms + connect_ms).min(reach_by_ms(flow, &policy));
         let dialing = self.dials.begin(ordered, self.now_ns(), deadline_ms, speaks_first);
         flow.work = Work::Dial(dialing, bytes);

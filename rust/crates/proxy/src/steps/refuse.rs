@@ -7,18 +7,28 @@ use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Goodbye, Work};
 use crate::refuse::{Refusal, own_message};
 
+/// RFC 8446, section 5.1.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// How long the client may take to read a refusal and close. Closing with its bytes unread would send a reset, which
 /// can overtake the refusal (RFC 9112, section 9.6).
 const LINGER_MS: u64 = 1000;
 /// Bytes that a refused client may still send while it is waited for.
 const LINGER_BYTES: usize = 256 * 1024;
 
-/// Whether the client has had its 200 and speaks TLS by now, whatever else the flow's stage says (it may be closing). A
+/// Whether the client has been told that its tunnel is open and speaks TLS by now, whatever else the flow's stage says (it may be closing). A
 /// hello that came along with the CONNECT is judged before the 200 is sent, and its client still awaits HTTP: into the
 /// empty buffer of a new socket, the 200 goes whole or not at all.
 fn in_tunnel(flow: &Flow) -> bool {
-    flow.accept == Accept::Connect
+    (flow.asks_for_tunnel() || flow.accept == Accept::Transparent)
         && matches!(&flow.work, Work::Relay(relay) if relay.down.own == 0)
+}
+
+/// Whether the first bytes that are still held are those of a TLS record.
+fn begins_as_tls(flow: &Flow) -> bool {
+    let (Work::Hear(Some(bytes)) | Work::Resolve(bytes) | Work::Dial(_, bytes)) = &flow.work else {
+        return false;
+    };
+    bytes.rest().first() == Some(&TLS_HANDSHAKE)
 }
 
 impl Context {
@@ -106,7 +116,8 @@ impl Context {
             detail,
         };
         // Inside a tunnel the client speaks TLS by now.
-        if in_tunnel(flow) { refusal.alert() } else { refusal.answer(flow.accept) }
+        let alert = in_tunnel(flow) || flow.accept == Accept::Transparent && begins_as_tls(flow);
+        if alert { refusal.alert() } else { refusal.answer(flow.accept) }
     }
 
     /// Sends the refusal, then waits for the client to close.

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use egress_flowlog::{NONE_U32, WorkerCounter};
-use egress_policy::{Accept, End, Reason, Stage, Verdict};
+use egress_hello::name::Host;
+use egress_policy::{Accept, Accepts, End, Reason, Stage, Verdict};
 use rustix::io::Errno;
 
 use super::{Slot, Worker};
@@ -15,7 +16,7 @@ use crate::relay::{Edge, Peer};
 
 /// One worker's socket of a listener.
 pub(super) struct Listening {
-    pub accept: Accept,
+    pub accept: Accepts,
     pub fd: OwnedFd,
     /// More may wait in the queue than the last batch took.
     pub ready: bool,
@@ -86,7 +87,7 @@ impl Worker {
             client: Peer::accepted(fd),
             source,
             listener: u16::try_from(index).unwrap_or(u16::MAX),
-            accept: self.listeners[index].accept,
+            accept: self.listeners[index].accept.one(),
             start_ns: now_ns,
             stage: Stage::FirstBytes,
             destination: None,
@@ -133,15 +134,25 @@ impl Worker {
                 return self.turn_away(index, fd, source);
             }
         };
-        let flow = self.flow(index, fd, source, u32::try_from(slot).ok());
+        let mut flow = self.flow(index, fd, source, u32::try_from(slot).ok());
+        let policy = self.context.policy();
+        let timeouts = &policy.snapshot.settings().timeouts;
+        let mut patience = timeouts.first_bytes;
+        if flow.accept == Accept::Transparent {
+            patience = patience.min(timeouts.server_first);
+            let fd = flow.client.fd();
+            if let Ok(original) = egress_sys::original_destination(fd, source.is_ipv4()) {
+                flow.destination = Some(Host::Ip(original.ip()));
+                flow.port = original.port();
+            }
+        }
         self.open += 1;
         self.context.recorder.counters.set(WorkerCounter::Active, self.open as u64);
         let token = FlowToken { slot, generation: self.slots[slot].generation };
         let raw = flow.client.fd.as_raw_fd();
         self.slots[slot].flow = Some(flow);
-        let first_bytes = self.context.policy().snapshot.settings().timeouts.first_bytes;
         let deadline =
-            self.context.now_ms + u64::try_from(first_bytes.as_millis()).unwrap_or(u64::MAX / 4);
+            self.context.now_ms + u64::try_from(patience.as_millis()).unwrap_or(u64::MAX / 4);
         self.context.wake_at(token, deadline);
         self.with(token, |context, flow| {
             if flow.accept == Accept::Tcp {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use egress_flowlog::{Geometry, Segment};
 use egress_hello::name::{Host, parse_host};
-use egress_policy::{Snapshot, compile};
+use egress_policy::{Accept, Snapshot, compile};
 use serde_json::json;
 
 use super::*;
@@ -37,7 +37,7 @@ fn policy(upstream: u16) -> Arc<Installed> {
                 {"name": "tls", "bind": "127.0.0.1:0", "accept": ["tls"], "port": upstream, "to": null},
                 {"name": "proxy", "bind": "127.0.0.1:0", "accept": ["connect"], "port": null, "to": null},
             ],
-            "timeouts": {"first_bytes_ms": 5000, "connect_ms": 5000, "idle_ms": 60_000, "drain_ms": 1000, "grace_ms": 0},
+            "timeouts": {"first_bytes_ms": 5000, "server_first_ms": 300, "connect_ms": 5000, "idle_ms": 60_000, "drain_ms": 1000, "grace_ms": 0},
             "resolver": {"servers": ["127.0.0.1:9"], "hosts": {}, "min_ttl_ms": 1000, "max_ttl_ms": 300_000,
                 "negative_ttl_ms": 5000, "stale_ms": 0, "timeout_ms": 2000, "attempts": 1, "cache_names": 10},
         },
@@ -87,9 +87,9 @@ fn allocations(rounds: usize) -> u64 {
     let (resolver, _) = resolver::start(settings, Vec::new(), segment.resolver()).unwrap();
     let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
     for accept in [Accept::Tls, Accept::Connect] {
-        let listening = egress_sys::listen(([127, 0, 0, 1], 0).into(), 1).unwrap();
+        let listening = egress_sys::listen(([127, 0, 0, 1], 0).into(), 1, false).unwrap();
         addresses.push(listening.address);
-        listeners.extend(listening.sockets.into_iter().map(|fd| (accept, fd)));
+        listeners.extend(listening.sockets.into_iter().map(|fd| (Accepts::only(accept), fd)));
     }
     let (mailbox, poll, mail) = mailbox().unwrap();
     let parts = Parts {
