@@ -1,10 +1,10 @@
 //! Error enums whose every way of being wrong has one word.
 
-/// Makes the enum, its list, its words and its texts from one table. `from` adds the error of a name.
+/// Makes the enum, its list, its words and its texts from one table. `from` adds the error of a part.
 macro_rules! errors {
     (
         $(#[$meta:meta])* $error:ident
-        $(, from $(#[$from_doc:meta])* $from:ident($inner:ty) $prefix:literal)?
+        $(, from $(#[$from_doc:meta])* $from:ident($inner:ty) $prefix:literal)*
         ;
         $($(#[$doc:meta])* $variant:ident $word:literal $text:literal,)+
     ) => {
@@ -12,7 +12,7 @@ macro_rules! errors {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum $error {
             $($(#[$doc])* #[doc = concat!("`", $word, "`: ", $text, ".")] $variant,)+
-            $($(#[$from_doc])* $from($inner),)?
+            $($(#[$from_doc])* $from($inner),)*
         }
 
         impl $error {
@@ -23,7 +23,7 @@ macro_rules! errors {
             pub const fn word(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word,)+
-                    $(Self::$from(error) => error.word(),)?
+                    $(Self::$from(error) => error.word(),)*
                 }
             }
         }
@@ -32,7 +32,7 @@ macro_rules! errors {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 match self {
                     $(Self::$variant => f.write_str($text),)+
-                    $(Self::$from(error) => write!(f, concat!($prefix, ": {}"), error),)?
+                    $(Self::$from(error) => write!(f, concat!($prefix, ": {}"), error),)*
                 }
             }
         }

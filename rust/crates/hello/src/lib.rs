@@ -9,6 +9,8 @@
 pub mod connect;
 mod cursor;
 mod errors;
+mod head;
+pub mod http;
 pub mod name;
 pub mod postgres;
 pub mod protocol;

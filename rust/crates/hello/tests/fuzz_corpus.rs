@@ -51,6 +51,36 @@ fn connect_head_holds() {
 }
 
 #[test]
+fn http_messages_holds() {
+    let tokens: &[&[u8]] = &[
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\n",
+        b" ",
+        b",",
+        b":80",
+        b"http://",
+        b"a.example",
+        b"[::1]",
+        b"HTTP/1.1 ",
+        b"HTTP/1.0",
+        b"GET / ",
+        b"OPTIONS ",
+        b"\r\nHost: a.example",
+        b"\r\nContent-Length: 5",
+        b"\r\nTransfer-Encoding: chunked",
+        b"\r\nConnection: close, upgrade",
+        b"\r\nUpgrade: websocket",
+        b"\r\nExpect: 100-continue",
+        b"\r\nMax-Forwards: 1",
+        b"\r\n5\r\nhello\r\n",
+        b"0\r\n",
+        b";a=b",
+    ];
+    replay("http_messages", MUTATIONS, tokens, checks::http_messages);
+}
+
+#[test]
 fn host_name_holds() {
     replay("host_name", MUTATIONS, TOKENS, checks::host_name);
 }

@@ -1,9 +1,8 @@
 //! HTTP CONNECT request heads (RFC 9110 §9.3.6, RFC 9112 §3.2.3): the host and port that a client
 //! wants a tunnel to.
 //!
-//! Strict, as whatever two readers could read in two ways is how requests are smuggled: lines end
-//! with CR LF only, no folding, no body, and a Host header field must agree with the authority.
-mod accept;
+//! Strict, as whatever two readers could read in two ways is how requests are smuggled: besides what
+//! no head may hold, no body, and a Host header field must agree with the authority.
 mod error;
 mod head;
 mod reader;
@@ -11,14 +10,8 @@ mod reader;
 pub use error::HeadError;
 pub use reader::HeadReader;
 
+pub use crate::head::{HeadFault, MAX_HEAD, MAX_HEADERS};
 use crate::name::Host;
-
-/// Longest request head in bytes, the blank line included. Proxies and servers stop at 8 to 64 KiB;
-/// a CONNECT head is under 1 KiB unless it carries a large token for the proxy.
-pub const MAX_HEAD: usize = 16 * 1024;
-
-/// Most header fields in one head. Browsers send under 10 with CONNECT.
-pub const MAX_HEADERS: usize = 64;
 
 /// What a CONNECT head asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

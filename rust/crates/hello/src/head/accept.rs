@@ -5,21 +5,30 @@ const FULL: u16 = 1000;
 
 /// True when `application/json`, or a type that ends in `+json`, is asked for by name and no text is
 /// wanted more. `*/*` asks for nothing by name: then text is what a person at a terminal can read.
-pub(super) fn prefers_json<'a>(fields: impl Iterator<Item = &'a [u8]>) -> bool {
+pub(crate) fn prefers_json<'a>(fields: impl Iterator<Item = &'a [u8]>) -> bool {
     let (mut json, mut text) = (0, 0);
     for range in fields.flat_map(|field| field.split(|&byte| byte == b',')) {
         let mut parts = range.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
-        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let kind = parts.next().unwrap_or_default();
         let weight = parts.find_map(weight).unwrap_or(FULL);
-        if kind == b"application/json"
-            || (kind.starts_with(b"application/") && kind.ends_with(b"+json"))
+        if kind.eq_ignore_ascii_case(b"application/json")
+            || (begins(kind, b"application/") && ends(kind, b"+json"))
         {
             json = weight.max(json);
-        } else if kind.starts_with(b"text/") {
+        } else if begins(kind, b"text/") {
             text = weight.max(text);
         }
     }
     json > 0 && json >= text
+}
+
+fn begins(kind: &[u8], with: &[u8]) -> bool {
+    kind.get(..with.len()).is_some_and(|part| part.eq_ignore_ascii_case(with))
+}
+
+fn ends(kind: &[u8], with: &[u8]) -> bool {
+    let at = kind.len().checked_sub(with.len());
+    at.and_then(|at| kind.get(at..)).is_some_and(|part| part.eq_ignore_ascii_case(with))
 }
 
 /// `q=0.8` as 800; a parameter of another name is `None`, a weight that is not one counts as 0.
