@@ -33,9 +33,19 @@ class Policy:
     def seal(self) -> int:
         """The compiled form in a new sealed memfd; the caller owns the descriptor."""
 
-    def explain(self, source: str, host: str, port: int) -> bytes:
+    def explain(
+        self,
+        source: str,
+        host: str,
+        port: int,
+        *,
+        user: str | None = None,
+        spiffe: str | None = None,
+        tlv: str | None = None,
+    ) -> bytes:
         """The decision for one connection, with the candidates, the nearest miss and what would allow it, as JSON.
-        ValueError when source or host is not valid."""
+        `user`, `spiffe` and `tlv` are what the caller has shown besides its address. ValueError when one of them, the
+        source or the host is not valid."""
 
     def rule_name(self, index: int) -> str | None: ...
 
@@ -51,7 +61,7 @@ def build_profile() -> str:
     """`release` or `debug`."""
 
 def vocabulary() -> dict[str, dict[int, str]]:
-    """The words of verdict, reason, end, accept and stage by their numbers in shared memory."""
+    """The words of verdict, reason, end, accept, stage and evidence by their numbers in shared memory."""
 
 def counters() -> dict[str, list[str]]:
     """The names of the words of the counter pages `worker` and `resolver`, by index."""

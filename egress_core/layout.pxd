@@ -5,19 +5,21 @@ change of either without the other is a failed test and never a misread field. A
 """
 
 cdef enum:
-    LAYOUT_VERSION = 2
+    LAYOUT_VERSION = 3
 
     SIZE_HEADER = 4096
     # One page per worker, and one for the resolver, so that no two writers share a cache line.
     SIZE_COUNTER_PAGE = 4096
     SIZE_RING_CONTROL = 4096
-    SIZE_RECORD = 512
+    SIZE_RECORD = 576
     SIZE_LIVE_SLOT = 256
     SIZE_NAME = 256
-    SIZE_LIVE_NAME = 144
+    SIZE_LIVE_NAME = 112
     SIZE_RULE_NAME = 64
     SIZE_LISTENER_NAME = 32
     SIZE_OTHER = 40
+    SIZE_IDENTITY = 62
+    SIZE_LIVE_IDENTITY = 32
     SIZE_TOTALS = 4194304
 
     HEADER_MAGIC = 0
@@ -75,6 +77,9 @@ cdef enum:
     RECORD_RULE_NAME = 376
     RECORD_LISTENER_NAME = 440
     RECORD_OTHER = 472
+    RECORD_EVIDENCE = 512
+    RECORD_IDENTITY_LEN = 513
+    RECORD_IDENTITY = 514
 
     LIVE_SEQ = 0
     LIVE_FLOW_ID = 8
@@ -95,5 +100,8 @@ cdef enum:
     LIVE_LISTENER = 94
     LIVE_FLAGS = 96
     LIVE_ACCEPT = 100
+    LIVE_EVIDENCE = 101
+    LIVE_IDENTITY_LEN = 102
     LIVE_RULE_LINE = 104
     LIVE_NAME = 112
+    LIVE_IDENTITY = 224

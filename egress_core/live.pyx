@@ -39,11 +39,11 @@ cdef int take(const char *slot, uint64_t *copy) noexcept nogil:
 
 
 cdef class Live:
-    """A view of the live flows of a segment. Raises KeyError for a vocabulary without "stage", "verdict", "reason" or
-    "accept"; a number that is in none of them reads as "unknown"."""
+    """A view of the live flows of a segment. Raises KeyError for a vocabulary without "stage", "verdict", "reason",
+    "accept" or "evidence"; a number that is in none of them reads as "unknown"."""
 
     cdef Segment segment
-    cdef Words stages_, verdicts, reasons, accepts
+    cdef Words stages_, verdicts, reasons, accepts, evidences
     cdef list keep
     cdef uint64_t _torn
 
@@ -54,6 +54,7 @@ cdef class Live:
         words_from(&self.verdicts, vocabulary, "verdict", self.keep)
         words_from(&self.reasons, vocabulary, "reason", self.keep)
         words_from(&self.accepts, vocabulary, "accept", self.keep)
+        words_from(&self.evidences, vocabulary, "evidence", self.keep)
 
     @property
     def torn(self):
@@ -68,7 +69,7 @@ cdef class Live:
         cdef const char *table
         cdef uint32_t w, slot
         cdef uint64_t since = 0
-        cdef uint8_t length
+        cdef uint8_t length, shown
         cdef int got
         rows = []
         starts = []
@@ -92,6 +93,7 @@ cdef class Live:
                 if copy[LIVE_START_UNIX_NS // 8] < since:
                     continue
                 length = min(<uint8_t> at[LIVE_NAME_LEN], <uint8_t> SIZE_LIVE_NAME)
+                shown = min(<uint8_t> at[LIVE_IDENTITY_LEN], <uint8_t> SIZE_LIVE_IDENTITY)
                 rows.append({
                     "decision": f"{copy[LIVE_FLOW_ID // 8]:016x}",
                     "worker": w,
@@ -106,6 +108,10 @@ cdef class Live:
                     "rule": number(egress_u32(at + LIVE_RULE), EGRESS_NONE),
                     "rule_line": number(egress_u32(at + LIVE_RULE_LINE), 0),
                     "source": endpoint(at + LIVE_SOURCE, egress_u16(at + LIVE_SOURCE_PORT)),
+                    "evidence": word(&self.evidences, at[LIVE_EVIDENCE]),
+                    "identity": PyBytes_FromStringAndSize(at + LIVE_IDENTITY, shown).decode("ascii", "backslashreplace")
+                    if shown else None,
+                    "identity_cut": <uint8_t> at[LIVE_IDENTITY_LEN] > SIZE_LIVE_IDENTITY,
                     "name": PyBytes_FromStringAndSize(at + LIVE_NAME, length).decode("ascii", "backslashreplace")
                     if length else None,
                     "name_cut": <uint8_t> at[LIVE_NAME_LEN] > SIZE_LIVE_NAME,

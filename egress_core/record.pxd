@@ -11,15 +11,16 @@ from egress_core.totals cimport *
 ctypedef struct Words:
     const char *at[256]
 
-# The four vocabularies of a record.
-ctypedef struct Words4:
+# The vocabularies of a record.
+ctypedef struct Words5:
     Words verdicts
     Words reasons
     Words ends
     Words accepts
+    Words evidences
 
 
-cdef inline void fold(Table *table, Words4 *words, const char *record) noexcept nogil:
+cdef inline void fold(Table *table, Words5 *words, const char *record) noexcept nogil:
     cdef uint8_t verdict = egress_u8(record + RECORD_VERDICT)
     cdef uint8_t reason = egress_u8(record + RECORD_REASON)
     cdef uint8_t end = egress_u8(record + RECORD_END)
@@ -35,6 +36,9 @@ cdef inline void fold(Table *table, Words4 *words, const char *record) noexcept 
     if words.ends.at[end] == NULL:
         end, fault = 255, True
     if words.accepts.at[egress_u8(record + RECORD_ACCEPT)] == NULL or egress_u8(record + RECORD_OTHER_LEN) > SIZE_OTHER:
+        fault = True
+    if (words.evidences.at[egress_u8(record + RECORD_EVIDENCE)] == NULL
+            or egress_u8(record + RECORD_IDENTITY_LEN) > SIZE_IDENTITY):
         fault = True
     if rule_len > SIZE_RULE_NAME:
         rule_len, fault = SIZE_RULE_NAME, True
@@ -70,7 +74,7 @@ cdef inline void put_flag(Text *text, uint32_t on, const char *word) noexcept no
         put(text, word)
 
 
-cdef inline void render(Text *t, Words4 *words, const char *record) noexcept nogil:
+cdef inline void render(Text *t, Words5 *words, const char *record) noexcept nogil:
     """One line; `t` has room for it. Keys and their order are documented in docs/reference/decision-log.md."""
     cdef uint32_t flags = egress_u32(record + RECORD_FLAGS)
     cdef uint32_t bit
@@ -100,6 +104,10 @@ cdef inline void render(Text *t, Words4 *words, const char *record) noexcept nog
     put_word(t, words.accepts.at[egress_u8(record + RECORD_ACCEPT)])
     put(t, b'","source":')
     put_endpoint(t, record + RECORD_SOURCE, egress_u16(record + RECORD_SOURCE_PORT))
+    put(t, b',"evidence":"')
+    put_word(t, words.evidences.at[egress_u8(record + RECORD_EVIDENCE)])
+    put(t, b'","identity":')
+    put_name(t, record + RECORD_IDENTITY, min(<int> egress_u8(record + RECORD_IDENTITY_LEN), <int> SIZE_IDENTITY))
     put(t, b',"name":')
     put_name(t, record + RECORD_NAME, egress_u8(record + RECORD_NAME_LEN))
     put(t, b',"port":')

@@ -16,7 +16,7 @@ from posix.stat cimport fstat, struct_stat
 from egress_core.layout cimport *
 from egress_core.line cimport *
 from egress_core.memory cimport *
-from egress_core.record cimport Words, Words4, fold, render
+from egress_core.record cimport Words, Words5, fold, render
 from egress_core.totals cimport *
 
 cdef extern from * nogil:
@@ -188,7 +188,7 @@ cdef class Reader:
     cdef Lane *lanes
     cdef Table table
     cdef Text text
-    cdef Words4 words
+    cdef Words5 words
     cdef list keep
     cdef uint32_t turn
     cdef bint _log
@@ -205,6 +205,7 @@ cdef class Reader:
         words_from(&self.words.reasons, vocabulary, "reason", self.keep)
         words_from(&self.words.ends, vocabulary, "end", self.keep)
         words_from(&self.words.accepts, vocabulary, "accept", self.keep)
+        words_from(&self.words.evidences, vocabulary, "evidence", self.keep)
         self._log = log
         self.lanes = <Lane *> calloc(segment._workers, sizeof(Lane))
         if self.lanes == NULL:
@@ -449,15 +450,18 @@ def layout():
         "record.name_len": RECORD_NAME_LEN, "record.rule_len": RECORD_RULE_LEN,
         "record.listener_len": RECORD_LISTENER_LEN, "record.other_len": RECORD_OTHER_LEN, "record.name": RECORD_NAME,
         "record.rule_name": RECORD_RULE_NAME, "record.listener_name": RECORD_LISTENER_NAME,
-        "record.other": RECORD_OTHER, "live.seq": LIVE_SEQ, "live.flow_id": LIVE_FLOW_ID,
+        "record.other": RECORD_OTHER, "record.evidence": RECORD_EVIDENCE,
+        "record.identity_len": RECORD_IDENTITY_LEN, "record.identity": RECORD_IDENTITY, "live.seq": LIVE_SEQ, "live.flow_id": LIVE_FLOW_ID,
         "live.generation": LIVE_GENERATION, "live.start_unix_ns": LIVE_START_UNIX_NS, "live.bytes_up": LIVE_BYTES_UP,
         "live.bytes_down": LIVE_BYTES_DOWN, "live.rule": LIVE_RULE, "live.stage": LIVE_STAGE,
         "live.verdict": LIVE_VERDICT, "live.reason": LIVE_REASON, "live.name_len": LIVE_NAME_LEN,
         "live.source": LIVE_SOURCE, "live.upstream": LIVE_UPSTREAM, "live.source_port": LIVE_SOURCE_PORT,
         "live.upstream_port": LIVE_UPSTREAM_PORT, "live.port": LIVE_PORT, "live.listener": LIVE_LISTENER,
         "live.flags": LIVE_FLAGS, "live.accept": LIVE_ACCEPT, "live.rule_line": LIVE_RULE_LINE,
+        "live.evidence": LIVE_EVIDENCE, "live.identity_len": LIVE_IDENTITY_LEN, "live.identity": LIVE_IDENTITY,
         "live.name": LIVE_NAME, "size.header": SIZE_HEADER, "size.counter_page": SIZE_COUNTER_PAGE,
         "size.ring_control": SIZE_RING_CONTROL, "size.record": SIZE_RECORD, "size.live_slot": SIZE_LIVE_SLOT,
         "size.name": SIZE_NAME, "size.live_name": SIZE_LIVE_NAME, "size.rule_name": SIZE_RULE_NAME,
-        "size.listener_name": SIZE_LISTENER_NAME, "size.other": SIZE_OTHER, "size.totals": SIZE_TOTALS,
+        "size.listener_name": SIZE_LISTENER_NAME, "size.other": SIZE_OTHER, "size.identity": SIZE_IDENTITY,
+        "size.live_identity": SIZE_LIVE_IDENTITY, "size.totals": SIZE_TOTALS,
     }

@@ -151,15 +151,39 @@ class Log(Section, frozen=True):
 
 
 class From(Section, frozen=True):
-    """Who is calling."""
+    """Who is calling. Of several keys all must hold; a list means any of its items."""
 
     later: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("namespace", "service_account", "label", "spiffe", "user"),
-        "sources are told apart by address: write `cidr:` with the addresses that are meant",
+        ("namespace", "service_account", "label"),
+        "write `cidr:` with the addresses that are meant, or `spiffe:` with the workload's id",
     )
-    cidr: Annotated[
-        str | list[str], _doc("Addresses or networks of the callers; a list means any of them.", "10.0.0.0/8")
-    ]
+    cidr: (
+        Annotated[
+            str | list[str], _doc("Addresses or networks of the callers; a list means any of them.", "10.0.0.0/8")
+        ]
+        | UnsetType
+    ) = UNSET
+    user: (
+        Annotated[str | list[str], _doc("Users who have logged in; see `users` and `login`.", "alice")] | UnsetType
+    ) = UNSET
+    spiffe: (
+        Annotated[
+            str | list[str],
+            _doc(
+                "SPIFFE IDs of verified client certificates; `…/*` means everything below.",
+                "spiffe://cluster.local/ns/payments/sa/api",
+                "spiffe://cluster.local/ns/payments/*",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    tlv: (
+        Annotated[
+            str | list[str],
+            _doc("Values of the PROXY protocol TLV that the listener takes as a name.", "vpce-08d2bf15fac5001c9"),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Target(Section, frozen=True):
@@ -193,6 +217,16 @@ class Rule(Section, frozen=True):
         ]
         | UnsetType
     ) = field(default=UNSET, name="from")
+    evidence: (
+        Annotated[
+            Literal["address", "proxy_header", "login", "certificate"],
+            _doc(
+                "How well the caller must be known, at the least: by address, by a trusted peer's PROXY header, by a "
+                "login, by a client certificate. Built in: address."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     to: (
         Annotated[
             str | Target | list[str | Target],

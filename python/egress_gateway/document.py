@@ -7,6 +7,7 @@ milliseconds, absolute paths.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from typing import Any
 
 import msgspec
@@ -21,6 +22,9 @@ from egress_gateway.validate import BROKEN
 
 VERSION = 1
 _DNS_PORT = 53
+_SOURCE_KEYS = ("cidr", "user", "spiffe", "tlv")
+# Sources of one rule beyond which none are written out, as lists of several keys multiply: the compiler refuses more.
+_MOST_SOURCES = 10_000
 
 
 class Document:
@@ -111,6 +115,7 @@ class Document:
             "file": source.file,
             "line": source.locate(start).line,
             "from": self._from(rule.from_, here, origin),
+            "evidence": _or_none(rule.evidence),
             "to": self._to(rule.to, here, origin),
             "anywhere": rule.anywhere,
             "deny": rule.deny,
@@ -136,13 +141,14 @@ class Document:
             if not isinstance(item, From):
                 continue
             path: Path = (*start, "from") if index is None else (*start, "from", index)
-            several = isinstance(item.cidr, list)
-            for position, cidr in enumerate(_several(item.cidr, keep=True)):
-                if cidr is not BROKEN:
-                    place: Path = (*path, "cidr", position) if several else (*path, "cidr")
-                    self.origins[(*here, "from", len(sources))] = (source, place)
-                    self.origins[(*here, "from", len(sources), "cidr")] = (source, place)
-                    sources.append({"cidr": cidr})
+            choices = [_choices(path, key, getattr(item, key)) for key in _SOURCE_KEYS]
+            for choice in itertools.product(*(choice for choice in choices if choice is not None)):
+                if len(sources) > _MOST_SOURCES:
+                    return sources
+                at: Path = (*here, "from", len(sources))
+                self.origins[at] = (source, choice[0][1] if len(choice) == 1 else path)
+                self.origins.update({(*at, key): (source, place) for key, place, _ in choice})
+                sources.append({key: value for key, _, value in choice})
         return sources
 
     def _to(self, given: Any, here: Path, origin: Origin) -> list[dict[str, Any]]:
@@ -159,6 +165,15 @@ class Document:
             else {"pattern": item}
             for item in kept
         ]
+
+
+def _choices(path: Path, key: str, given: Any) -> list[tuple[str, Path, str]] | None:
+    """(key, place, value) of each value that a key of `from` may have; None where the key is not there."""
+    if given is UNSET:
+        return None
+    if not isinstance(given, list):
+        return [(key, (*path, key), given)]
+    return [(key, (*path, key, index), value) for index, value in enumerate(given) if value is not BROKEN]
 
 
 def _written(item: str | int) -> str | int:

@@ -2,12 +2,22 @@
 use std::net::IpAddr;
 
 use egress_hello::name::{Host, parse_host};
-use egress_policy::{Destination, Origin, Problem, RuleId, Snapshot, Verdict, compile, reseal};
+use egress_policy::{
+    Destination, Evidence, Identity, Origin, Problem, RuleId, Snapshot, Source, Verdict, compile,
+    reseal,
+};
 use serde_json::{Map, Value, json};
 
 /// Between the `until`s that rules are given, in unix seconds.
 const NOW: u64 = 1_000_000;
 const SOURCES: [&str; 4] = ["10.1.2.3", "192.0.2.9", "fd00:1::9", "::ffff:10.9.9.9"];
+/// What callers have shown besides: a user, a SPIFFE ID and a TLV, each of which may be empty.
+const SHOWN: [[&str; 3]; 4] = [
+    ["", "", ""],
+    ["alice", "", "pod"],
+    ["", "spiffe://td/a/b", ""],
+    ["bob\n", "spiffe://td/a", "x"],
+];
 /// Destinations of every check, besides those that the input speaks of.
 const HOSTS: [&str; 9] = [
     "x.org",
@@ -95,7 +105,8 @@ fn readable(problem: &Problem) {
 }
 
 /// One rule a line: letters (d deny, a audit, w anywhere, o over, s soon, p `dial`), then destinations, then
-/// `<` and sources. `name=net,net` is a destination with addresses; a line `@name item item` is a group.
+/// `<` and sources, each a network, `u=user`, `c=spiffe-id`, `t=tlv`, or several joined by `+`; l demands a login.
+/// `name=net,net` is a destination with addresses; a line `@name item item` is a group.
 fn shorthand(text: &str) -> (Vec<Value>, Value, Vec<Host>) {
     let (mut rules, mut groups, mut asked) = (Vec::new(), Map::new(), Vec::new());
     for line in text.lines() {
@@ -118,16 +129,27 @@ fn shorthand(text: &str) -> (Vec<Value>, Value, Vec<Host>) {
             }
             None => json!({"pattern": word}),
         });
-        let from = from.split(' ').filter(|cidr| !cidr.is_empty());
+        let from = from.split(' ').filter(|source| !source.is_empty()).map(|source| {
+            let part = |part: &str| match part.split_at_checked(2).unwrap_or((part, "")) {
+                ("u=", user) => ("user".to_owned(), json!(user)),
+                ("c=", id) => ("spiffe".to_owned(), json!(id)),
+                ("t=", value) => ("tlv".to_owned(), json!(value)),
+                _ => ("cidr".to_owned(), json!(part)),
+            };
+            source.split('+').map(part).collect::<Map<_, _>>()
+        });
         let flag = |letter| flags.contains(letter);
         let mut rule = json!({
             "name": format!("r{}", rules.len()), "file": "f.yaml", "line": rules.len() + 1,
             "to": to.collect::<Vec<_>>(),
-            "from": from.map(|cidr| json!({"cidr": cidr})).collect::<Vec<_>>(),
+            "from": from.collect::<Vec<_>>(),
             "deny": flag('d'), "anywhere": flag('w'),
         });
         if flag('a') {
             rule["mode"] = json!("audit");
+        }
+        if flag('l') {
+            rule["evidence"] = json!("login");
         }
         if flag('p') {
             rule["dial"] = json!("edge.x.org:8443");
@@ -157,17 +179,24 @@ fn document(rules: &[Value], groups: &Value) -> Vec<u8> {
     document.to_string().into_bytes()
 }
 
-fn each_flow(asked: &[Host], mut check: impl FnMut(IpAddr, &Host, u16)) {
+fn each_flow(asked: &[Host], mut check: impl FnMut(Source<'_>, &Host, u16)) {
+    let shown = SHOWN.map(|[user, id, tlv]| {
+        Identity::default().with_user(user.as_bytes()).with_spiffe(id).with_tlv(tlv.as_bytes())
+    });
     let hosts = HOSTS.iter().map(|text| parse_host(text.as_bytes()).expect("a host"));
     for host in hosts.chain(asked.iter().cloned()) {
-        for source in SOURCES {
-            PORTS.iter().for_each(|port| check(source.parse().expect("an address"), &host, *port));
+        for (index, source) in SOURCES.iter().enumerate() {
+            let ip = source.parse().expect("an address");
+            for identity in [&shown[0], &shown[1 + index % 3]] {
+                let source = Source::new(ip, Evidence::Address, Some(identity));
+                PORTS.iter().for_each(|port| check(source, &host, *port));
+            }
         }
     }
 }
 
 /// Verdict, reason and the names of the rule and of the terms.
-fn said(snapshot: &Snapshot, source: IpAddr, host: &Host, port: u16) -> String {
+fn said(snapshot: &Snapshot, source: Source<'_>, host: &Host, port: u16) -> String {
     let destination = match host {
         Host::Name(name) => Destination::Name(name),
         Host::Ip(ip) => Destination::Ip(*ip),

@@ -3,7 +3,9 @@
 use std::os::fd::IntoRawFd;
 
 use egress_flowlog::{ResolverCounter, WorkerCounter, layout as places};
-use egress_policy::{Accept, End, Problem, Reason, Snapshot, Stage, Verdict};
+use egress_policy::{
+    Accept, End, Evidence, Identity, Problem, Reason, Snapshot, Source, Stage, Verdict,
+};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -110,14 +112,20 @@ impl Policy {
     }
 
     /// The decision with everything that led to it, as JSON.
+    #[pyo3(signature = (source, host, port, *, user=None, spiffe=None, tlv=None))]
+    #[allow(clippy::too_many_arguments)]
     fn explain<'py>(
         &self,
         py: Python<'py>,
         source: &str,
         host: &str,
         port: u16,
+        user: Option<&str>,
+        spiffe: Option<&str>,
+        tlv: Option<&str>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        json(py, &self.explanation(source, host, port)?)
+        let identity = identity(user, spiffe, tlv)?;
+        json(py, &self.explanation(source, &identity, host, port)?)
     }
 
     fn rule_name(&self, index: u32) -> Option<String> {
@@ -129,6 +137,7 @@ impl Policy {
     fn explanation(
         &self,
         source: &str,
+        identity: &Identity,
         host: &str,
         port: u16,
     ) -> PyResult<egress_policy::Explanation> {
@@ -137,7 +146,33 @@ impl Policy {
             .map_err(|_| PyValueError::new_err(format!("{source:?} is not an IP address")))?;
         let host = egress_hello::name::parse_host(host.as_bytes())
             .map_err(|error| PyValueError::new_err(format!("{host:?} is not a host: {error}")))?;
+        let source = Source::new(source, Evidence::Address, Some(identity));
         Ok(self.snapshot.explain(source, &host, port, unix_seconds()))
+    }
+}
+
+/// What a caller has shown besides its address.
+fn identity(user: Option<&str>, spiffe: Option<&str>, tlv: Option<&str>) -> PyResult<Identity> {
+    let mut identity = Identity::default();
+    if let Some(user) = user {
+        identity = identity.with_user(user.as_bytes());
+    }
+    if let Some(id) = spiffe {
+        identity = identity.with_spiffe(id);
+    }
+    if let Some(value) = tlv {
+        identity = identity.with_tlv(value.as_bytes());
+    }
+    let taken = [
+        ("user", user, identity.user().is_some()),
+        ("SPIFFE ID", spiffe, identity.spiffe().is_some()),
+        ("TLV", tlv, identity.tlv().is_some()),
+    ];
+    match taken.into_iter().find(|(_, given, taken)| given.is_some() && !taken) {
+        Some((what, given, _)) => {
+            Err(PyValueError::new_err(format!("{:?} is not a {what}", given.unwrap_or_default())))
+        }
+        None => Ok(identity),
     }
 }
 
@@ -183,6 +218,7 @@ fn vocabulary(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         ("end", End::WORDS),
         ("accept", Accept::WORDS),
         ("stage", Stage::WORDS),
+        ("evidence", Evidence::WORDS),
     ] {
         let by_number = PyDict::new(py);
         for (number, word) in words {

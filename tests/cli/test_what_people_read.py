@@ -61,11 +61,11 @@ def test_flows_is_a_table_that_filters_narrow(gateway: Gateway, upstream: Server
         flow(gateway, "api.one.example", port, "127.0.0.2") as second,
         flow(gateway, "not-one.example", port, "127.0.0.2") as third,
     ):
-        header = "AGE +SOURCE +DESTINATION +RULE +VERDICT +STAGE +UP +DOWN +DECISION"
+        header = "AGE +SOURCE +IDENTITY +DESTINATION +RULE +VERDICT +STAGE +UP +DOWN +DECISION"
 
         def row(client: socket.socket, name: str) -> str:
             ip, own = client.getsockname()
-            return rf"\d+s +{ip}:{own} +{name}:{port} +some +allow +relaying +4 B +4 B +\S+"
+            return rf"\d+s +{ip}:{own} +- +{name}:{port} +some +allow +relaying +4 B +4 B +\S+"
 
         one, api, other = row(first, "one.example"), row(second, "api.one.example"), row(third, "not-one.example")
         for options, rows in [
@@ -92,7 +92,7 @@ def test_flows_is_a_table_that_filters_narrow(gateway: Gateway, upstream: Server
             wait_for("the silent one", lambda: len(gateway.egress("flows").stdout.splitlines()) == 5)
             own = silent.getsockname()[1]
             done = gateway.egress("flows", "--limit", "1")
-            reads(done.stdout, header, rf"\d+s +127\.0\.0\.1:{own} +-:0 +- +none +first_bytes +0 B +0 B +\S+")
+            reads(done.stdout, header, rf"\d+s +127\.0\.0\.1:{own} +- +-:0 +- +none +first_bytes +0 B +0 B +\S+")
             reads(gateway.egress("flows", "--name", "one.example").stdout, header, api, one)
         found = json.loads(gateway.egress("flows", "--json", "--name", "api.one.example").stdout)
         assert [(each["name"], each["source"]["ip"]) for each in found] == [("api.one.example", "127.0.0.2")]

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+from egress_gateway.check import check
+from egress_gateway.errors import ConfigErrors
 from egress_gateway.load import Loaded, load
 
 SETTINGS = {
@@ -67,6 +70,7 @@ def test_a_rule_is_spelt_out(tmp_path: Path) -> None:
         {
             "name": "a", "file": str(tmp_path / "policy.yaml"), "line": 3,
             "from": [{"cidr": "10.0.0.0/8"}, {"cidr": "10.1.0.0/16"}, {"cidr": "192.0.2.1"}],
+            "evidence": None,
             "to": [{"pattern": "x.example:8000-8100"}, {"name": "y.example", "addresses": ["10.2.0.0/16"]}],
             "anywhere": False, "deny": False, "mode": None, "message": None, "owner": None, "why": None,
             "until": 1796083200, "connections": {"max": 5, "new_per_second": None}, "dial": None, "sni": "agree",
@@ -113,3 +117,35 @@ def test_the_three_formats_say_the_same(tmp_path: Path) -> None:
         document = json.loads(load([tmp_path / name]).document)
         seen.append([{**rule, "file": "", "line": 0} for rule in document["rules"]])
     assert seen[0] == seen[1] == seen[2]
+
+
+def test_lists_of_several_keys_of_a_source_are_multiplied_and_each_part_keeps_its_place(tmp_path: Path) -> None:
+    text = """rules:
+  - name: a
+    from:
+      - { user: [ alice, bob ], cidr: [ 10.0.0.0/8, 10.0.0 ] }
+      - { spiffe: "spiffe://td/x/*", tlv: vpce-1 }
+    evidence: login
+    to: x.example
+"""
+    _, document = _load(tmp_path, text)
+    (rule,) = document["rules"]
+    assert rule["evidence"] == "login"
+    assert rule["from"] == [
+        {"cidr": "10.0.0.0/8", "user": "alice"}, {"cidr": "10.0.0.0/8", "user": "bob"},
+        {"cidr": "10.0.0", "user": "alice"}, {"cidr": "10.0.0", "user": "bob"},
+        {"spiffe": "spiffe://td/x/*", "tlv": "vpce-1"},
+    ]  # fmt: skip
+    with pytest.raises(ConfigErrors) as raised:
+        check([tmp_path / "policy.yaml"])
+    assert {(error.line, error.column, error.code) for error in raised.value.errors} == {(5, 53, "bad_network")}
+
+
+def test_a_product_of_lists_that_is_too_large_is_refused_and_not_written_out(tmp_path: Path) -> None:
+    users = ", ".join(f"u{n}" for n in range(2000))
+    (tmp_path / "policy.yaml").write_text(
+        f"egress: v1\nrules:\n  - {{ name: a, from: {{ user: [ {users} ], tlv: [ {users} ] }}, to: x.example }}\n"
+    )
+    with pytest.raises(ConfigErrors) as raised:
+        check([tmp_path / "policy.yaml"])
+    assert [error.code for error in raised.value.errors] == ["too_many"]

@@ -20,6 +20,7 @@ VOCABULARY: dict[str, dict[int, str]] = {
     "reason": {0: "none", 1: "rule", 2: "rule_deny", 4: "default_deny", 6: "name_mismatch", 13: "malformed"},
     "end": {0: "open", 1: "closed", 2: "refused", 3: "client_reset", 13: "policy_changed"},
     "accept": {1: "tls", 2: "connect", 3: "tcp"},
+    "evidence": {0: "address", 2: "login"},
     "stage": {0: "free", 1: "first_bytes", 2: "resolving", 3: "connecting", 5: "relaying"},
 }
 
@@ -28,7 +29,7 @@ FORMATS = {
     "bytes_down": "<Q", "first_bytes_us": "<I", "resolve_us": "<I", "connect_us": "<I", "rule_line": "<I",
     "source_port": "<H", "upstream_port": "<H", "port": "<H", "verdict": "<B", "reason": "<B", "end": "<B",
     "accept": "<B", "listener": "<H", "flags": "<I", "rule": "<I", "name_len": "<B", "rule_len": "<B",
-    "listener_len": "<B", "other_len": "<B", "stage": "<B",
+    "listener_len": "<B", "other_len": "<B", "stage": "<B", "evidence": "<B", "identity_len": "<B",
 }  # fmt: skip
 
 
@@ -46,11 +47,11 @@ def record(flow_id: int, **fields: Any) -> bytes:
         "bytes_down": 1000, "first_bytes_us": 300, "resolve_us": NONE, "connect_us": 900, "rule_line": 12,
         "source_port": 40000, "upstream_port": 443, "port": 443, "verdict": 1, "reason": 1, "end": 1, "accept": 1,
         "source": "10.0.0.9", "upstream": "192.0.2.7", "name": b"api.example.com", "rule_name": b"web",
-        "listener_name": b"tls", "other": b"",
+        "listener_name": b"tls", "other": b"", "evidence": 0, "identity": b"",
     } | fields  # fmt: skip
     out = bytearray(AT["size.record"])
     for text, length in (("name", "name_len"), ("rule_name", "rule_len"), ("listener_name", "listener_len"),
-                         ("other", "other_len")):  # fmt: skip
+                         ("other", "other_len"), ("identity", "identity_len")):  # fmt: skip
         values.setdefault(length, len(values[text]))
         out[AT[f"record.{text}"] : AT[f"record.{text}"] + len(values[text])] = values[text]
     for end in ("source", "upstream"):
@@ -66,7 +67,7 @@ class SegmentWriter:
 
     def __init__(self, workers: int = 1, ring: int = 64, live: int = 8, totals: int = 1 << 20) -> None:
         self.ring, self.live, self.workers = ring, live, workers
-        self.stride = 8192 + ring * 512 + -(-live * 256 // 4096) * 4096
+        self.stride = 8192 + ring * AT["size.record"] + -(-live * 256 // 4096) * 4096
         self.resolver = 4096 + workers * self.stride
         self.totals = self.resolver + 4096
         self.size = self.totals + totals
@@ -75,8 +76,9 @@ class SegmentWriter:
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         self.map = mmap.mmap(self.fd, self.size)
         self.map[0:8] = b"EGRESSTM"
-        for key, value in (("version", 2), ("header_size", 4096), ("record_size", 512), ("live_slot_size", 256),
-                           ("workers", workers), ("ring_capacity", ring), ("live_capacity", live)):  # fmt: skip
+        for key, value in (("version", 3), ("header_size", 4096), ("record_size", AT["size.record"]),
+                           ("live_slot_size", 256), ("workers", workers), ("ring_capacity", ring),
+                           ("live_capacity", live)):  # fmt: skip
             self.put(f"header.{key}", value, "<I")
         for key, value in (("worker_stride", self.stride), ("workers_offset", 4096), ("totals_offset", self.totals),
                            ("totals_size", totals), ("boot_unix_ns", BOOT), ("pid", os.getpid()),
@@ -104,25 +106,33 @@ class SegmentWriter:
         if (head - tail) % 2**64 >= self.ring:
             self.put("ring.dropped", self.get("ring.dropped", control) + 1, base=control)
             return False
-        at = control + 4096 + (head % self.ring) * 512
-        self.map[at : at + 512] = data
+        at = control + 4096 + (head % self.ring) * AT["size.record"]
+        self.map[at : at + AT["size.record"]] = data
         self.put("ring.head", head + 1, base=control)
         return True
 
     def slot(self, index: int, worker: int = 0) -> int:
-        return self.control(worker) + 4096 + self.ring * 512 + index * 256
+        return self.control(worker) + 4096 + self.ring * AT["size.record"] + index * 256
 
     def write_live(
-        self, index: int, worker: int = 0, seq: int = 2, name: bytes = b"live.example.com", **fields: Any
+        self,
+        index: int,
+        worker: int = 0,
+        seq: int = 2,
+        name: bytes = b"live.example.com",
+        identity: bytes = b"",
+        **fields: Any,
     ) -> None:
         at = self.slot(index, worker)
         values = {"flow_id": index + 1, "generation": 3, "stage": 5, "verdict": 1, "reason": 1, "accept": 1,
                   "port": 443, "source_port": 4000, "bytes_up": 7, "rule": NONE,
-                  "name_len": len(name)} | fields  # fmt: skip
+                  "name_len": len(name), "identity_len": len(identity)} | fields  # fmt: skip
         for key, value in values.items():
             self.put(f"live.{key}", value, FORMATS[key], base=at)
         self.map[at + AT["live.source"] : at + AT["live.source"] + 16] = address("10.0.0.9")
-        self.map[at + AT["live.name"] : at + AT["live.name"] + min(len(name), 144)] = name[:144]
+        for key, text, room in (("name", name, 112), ("identity", identity, 32)):
+            place = at + AT[f"live.{key}"]
+            self.map[place : place + min(len(text), room)] = text[:room]
         self.put("live.seq", seq, base=at)
         page = self.control(worker) - 4096
         self.put("worker.live_used", max(index + 1, self.get("worker.live_used", page)), base=page)

@@ -162,7 +162,7 @@ def flows(arguments: argparse.Namespace) -> int:
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """The flows in columns."""
-    cells = [("AGE", "SOURCE", "DESTINATION", "RULE", "VERDICT", "STAGE", "UP", "DOWN", "DECISION")]
+    cells = [("AGE", "SOURCE", "IDENTITY", "DESTINATION", "RULE", "VERDICT", "STAGE", "UP", "DOWN", "DECISION")]
     now = time.time()
     for row in rows:
         name = (row["name"] or "-") + ("…" if row["name_cut"] else "")
@@ -170,6 +170,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
             (
                 age(max(0.0, now - row["start_unix_ns"] / 1e9)),
                 f"{row['source']['ip']}:{row['source']['port']}",
+                (row["identity"] or "-") + ("…" if row["identity_cut"] else ""),
                 f"{name}:{row['port']}",
                 row["rule"] or "-",
                 row["verdict"],

@@ -19,6 +19,7 @@ EPILOG = """examples:
   egress why 10.1.2.3 api.stripe.com              port 443
   egress why 10.1.2.3 db.partner.com:5432
   egress why -c policy.yaml 10.1.2.3 [2001:db8::1]:443 --json
+  egress why 10.1.2.3 api.stripe.com --user alice
 
 exit codes: 0 allowed, 1 denied, 2 the question or the policy is not valid"""
 
@@ -29,6 +30,9 @@ DEFAULT_PORT = 443
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="the caller's IP address")
     parser.add_argument("destination", metavar="NAME[:PORT]", help="name or address, port 443 if none is given")
+    parser.add_argument("--user", metavar="NAME", help="the user that the caller logs in as")
+    parser.add_argument("--spiffe", metavar="ID", help="the SPIFFE ID in the caller's certificate")
+    parser.add_argument("--tlv", metavar="VALUE", help="the value of the PROXY protocol TLV that the listener takes")
     parser.add_argument("-c", "--config", action="append", metavar="PATH", help="policy file or directory")
     parser.add_argument("--control", metavar="PATH", help="control socket of the running gateway")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -65,7 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         policy = check(paths_of(arguments)).policy
         host, port = split(arguments.destination)
-        told: dict[str, Any] = json.loads(policy.explain(arguments.source, host, port))
+        told: dict[str, Any] = json.loads(
+            policy.explain(
+                arguments.source, host, port, user=arguments.user, spiffe=arguments.spiffe, tlv=arguments.tlv
+            )
+        )
     except ConfigErrors as errors:
         print(errors.render(), file=sys.stderr)
         return 2

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use egress_flowlog::{Geometry, NONE_U32, Record, Segment, layout};
-use egress_policy::{Accept, End, Reason, Verdict};
+use egress_policy::{Accept, End, Evidence, Reason, Verdict};
 
 const RECORDS: u64 = 16_384;
 const GEOMETRY: Geometry = Geometry { workers: 1, ring_capacity: RECORDS as u32, live_capacity: 1 };
@@ -41,6 +41,8 @@ fn main() {
         rule_name: b"payments-saas",
         listener_name: b"tls",
         other: b"",
+        evidence: Evidence::Address,
+        identity: b"",
     };
     let start = Instant::now();
     for round in 1..=ROUNDS {

@@ -3,13 +3,14 @@
 /// `b"EGRESSTM"` read as a little-endian word.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"EGRESSTM");
 /// Raised with every change of an offset, a size or a meaning.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 pub const HEADER_SIZE: usize = 4096;
 /// One page per worker (and one for the resolver), so that no two writers share a cache line.
 pub const COUNTER_PAGE: usize = 4096;
 /// The ring's positions, on a page of their own.
 pub const RING_CONTROL: usize = 4096;
-pub const RECORD_SIZE: usize = 512;
+/// Nine cache lines.
+pub const RECORD_SIZE: usize = 576;
 pub const LIVE_SLOT_SIZE: usize = 256;
 /// Bytes of the totals table, which only the control plane reads and writes; it lives here to survive that process.
 pub const TOTALS_SIZE: usize = 4 << 20;
@@ -56,7 +57,7 @@ offsets! {
         END = 104 "end", ACCEPT = 105 "accept", LISTENER = 106 "listener", FLAGS = 108 "flags", RULE = 112 "rule",
         NAME_LEN = 116 "name_len", RULE_LEN = 117 "rule_len", LISTENER_LEN = 118 "listener_len",
         OTHER_LEN = 119 "other_len", NAME = 120 "name", RULE_NAME = 376 "rule_name", LISTENER_NAME = 440 "listener_name",
-        OTHER = 472 "other",
+        OTHER = 472 "other", EVIDENCE = 512 "evidence", IDENTITY_LEN = 513 "identity_len", IDENTITY = 514 "identity",
     }
 }
 
@@ -67,17 +68,19 @@ offsets! {
         BYTES_UP = 32 "bytes_up", BYTES_DOWN = 40 "bytes_down", RULE = 48 "rule", STAGE = 52 "stage",
         VERDICT = 53 "verdict", REASON = 54 "reason", NAME_LEN = 55 "name_len", SOURCE = 56 "source",
         UPSTREAM = 72 "upstream", SOURCE_PORT = 88 "source_port", UPSTREAM_PORT = 90 "upstream_port", PORT = 92 "port",
-        LISTENER = 94 "listener", FLAGS = 96 "flags", ACCEPT = 100 "accept", RULE_LINE = 104 "rule_line",
-        NAME = 112 "name",
+        LISTENER = 94 "listener", FLAGS = 96 "flags", ACCEPT = 100 "accept", EVIDENCE = 101 "evidence",
+        IDENTITY_LEN = 102 "identity_len", RULE_LINE = 104 "rule_line", NAME = 112 "name", IDENTITY = 224 "identity",
     }
 }
 
 /// Room for the name in a record, in a live slot, and for the other strings of a record, in bytes.
 pub const NAME_ROOM: usize = 256;
-pub const LIVE_NAME_ROOM: usize = 144;
+pub const LIVE_NAME_ROOM: usize = 112;
 pub const RULE_NAME_ROOM: usize = 64;
 pub const LISTENER_NAME_ROOM: usize = 32;
 pub const OTHER_ROOM: usize = 40;
+pub const IDENTITY_ROOM: usize = 62;
+pub const LIVE_IDENTITY_ROOM: usize = 32;
 
 const SIZES: &[(&str, usize)] = &[
     ("size.header", HEADER_SIZE),
@@ -90,6 +93,8 @@ const SIZES: &[(&str, usize)] = &[
     ("size.rule_name", RULE_NAME_ROOM),
     ("size.listener_name", LISTENER_NAME_ROOM),
     ("size.other", OTHER_ROOM),
+    ("size.identity", IDENTITY_ROOM),
+    ("size.live_identity", LIVE_IDENTITY_ROOM),
     ("size.totals", TOTALS_SIZE),
 ];
 

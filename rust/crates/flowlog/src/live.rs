@@ -8,9 +8,9 @@ use std::sync::atomic::{
     fence,
 };
 
-use egress_policy::{Accept, Reason, Stage, Verdict};
+use egress_policy::{Accept, Evidence, Reason, Stage, Verdict};
 
-use crate::layout::{LIVE_NAME_ROOM, LIVE_SLOT_SIZE, live as at};
+use crate::layout::{LIVE_IDENTITY_ROOM, LIVE_NAME_ROOM, LIVE_SLOT_SIZE, live as at};
 use crate::record::{address_bytes, put, put_text};
 
 const WORDS: usize = LIVE_SLOT_SIZE / 8;
@@ -34,6 +34,9 @@ pub struct LiveFlow<'a> {
     pub flags: u32,
     /// The destination; a name longer than the slot's room is cut there, its length is not.
     pub name: &'a [u8],
+    pub evidence: Evidence,
+    /// Cut as the name is.
+    pub identity: &'a [u8],
 }
 
 /// The writing end of one worker's table.
@@ -82,6 +85,9 @@ impl LiveTable {
         b[at::ACCEPT] = flow.accept as u8;
         b[at::NAME_LEN] = u8::try_from(flow.name.len()).unwrap_or(u8::MAX);
         put_text(&mut b, at::NAME, LIVE_NAME_ROOM, flow.name);
+        b[at::EVIDENCE] = flow.evidence as u8;
+        b[at::IDENTITY_LEN] = u8::try_from(flow.identity.len()).unwrap_or(u8::MAX);
+        put_text(&mut b, at::IDENTITY, LIVE_IDENTITY_ROOM, flow.identity);
 
         if slot >= self.used.get() {
             self.used.set(slot + 1);

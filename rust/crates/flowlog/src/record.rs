@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use egress_policy::{Accept, End, Reason, Verdict};
+use egress_policy::{Accept, End, Evidence, Reason, Verdict};
 
 use crate::layout::{self, record as at};
 
@@ -50,6 +50,9 @@ pub struct Record<'a> {
     pub rule_name: &'a [u8],
     pub listener_name: &'a [u8],
     pub other: &'a [u8],
+    /// The strongest that the source is known by, and the identity behind it.
+    pub evidence: Evidence,
+    pub identity: &'a [u8],
 }
 
 /// 16 bytes of an address, IPv4 as `::ffff:a.b.c.d`.
@@ -107,6 +110,8 @@ impl Record<'_> {
         b[at::LISTENER_LEN] =
             put_text(&mut b, at::LISTENER_NAME, layout::LISTENER_NAME_ROOM, self.listener_name);
         b[at::OTHER_LEN] = put_text(&mut b, at::OTHER, layout::OTHER_ROOM, self.other);
+        b[at::EVIDENCE] = self.evidence as u8;
+        b[at::IDENTITY_LEN] = put_text(&mut b, at::IDENTITY, layout::IDENTITY_ROOM, self.identity);
         b
     }
 }

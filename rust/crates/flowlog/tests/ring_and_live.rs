@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use egress_flowlog::{Geometry, LiveFlow, NONE_U32, Record, Segment, layout};
-use egress_policy::{Accept, End, Reason, Stage, Verdict};
+use egress_policy::{Accept, End, Evidence, Reason, Stage, Verdict};
 
 const GEOMETRY: Geometry = Geometry { workers: 2, ring_capacity: 4, live_capacity: 3 };
 
@@ -49,6 +49,8 @@ fn record(flow_id: u64) -> Record<'static> {
         rule_name: b"r",
         listener_name: b"proxy",
         other: &[b'x'; 99],
+        evidence: Evidence::Login,
+        identity: &[b'u'; 99],
     }
 }
 
@@ -90,6 +92,8 @@ fn a_record_is_placed_as_the_layout_says() {
     assert_eq!(field(layout::record::NAME, 11), b"api.example");
     assert_eq!(field(layout::record::NAME_LEN, 4), [11, 1, 5, 40]);
     assert_eq!(field(layout::record::OTHER, 40), [b'x'; 40]);
+    assert_eq!(field(layout::record::EVIDENCE, 2), [Evidence::Login as u8, 62]);
+    assert_eq!(field(layout::record::IDENTITY, 62), [b'u'; 62]);
 }
 
 #[test]
@@ -112,6 +116,8 @@ fn a_live_slot_keeps_its_byte_counts_over_a_rewrite_and_only_its_sequence_after_
         accept: Accept::Tls,
         flags: 0,
         name: &[b'n'; 200],
+        evidence: Evidence::Certificate,
+        identity: &[b'i'; 40],
     };
     let ring = layout::RING_CONTROL + 4 * layout::RECORD_SIZE;
     let start = layout::HEADER_SIZE + layout::COUNTER_PAGE + ring + layout::LIVE_SLOT_SIZE;
@@ -126,6 +132,9 @@ fn a_live_slot_keeps_its_byte_counts_over_a_rewrite_and_only_its_sequence_after_
     live.write(1, &flow);
     assert_eq!(field(layout::live::BYTES_UP, 8), 77u64.to_le_bytes());
     assert_eq!(field(layout::live::NAME_LEN, 1), [200]);
+    assert_eq!(field(layout::live::NAME, 112), [b'n'; 112]);
+    assert_eq!(field(layout::live::EVIDENCE, 2), [Evidence::Certificate as u8, 40]);
+    assert_eq!(field(layout::live::IDENTITY, 32), [b'i'; 32]);
     assert_eq!(field(layout::live::SEQ, 8), 4u64.to_le_bytes());
     live.clear(1);
     assert_eq!(field(layout::live::STAGE, 1), [Stage::Free as u8]);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::hint::black_box;
+use std::net::IpAddr;
 
 use egress_hello::name::{Host, Name, parse_host};
 use egress_policy::{Destination, Snapshot, compile};
@@ -41,7 +42,7 @@ fn name(text: &str) -> Name {
 fn main() {
     let times: usize = std::env::args().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
     let snapshot = Snapshot::open(compile(&document()).unwrap()).unwrap();
-    let source = snapshot.source([10, 0, 0, 1].into());
+    let source = snapshot.source(IpAddr::from([10, 0, 0, 1]));
     let names: Vec<Name> = (0..RULES)
         .map(|number| {
             name(&format!("{}{number}.example.com", if number % 2 == 0 { "api" } else { "no" }))

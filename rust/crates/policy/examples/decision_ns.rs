@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use egress_hello::name::{Host, Name, parse_host};
@@ -42,7 +43,8 @@ fn listed(number: usize) -> String {
 }
 
 fn measure(snapshot: &Snapshot, names: &[Name]) -> f64 {
-    let sources: Vec<_> = (0..64_u8).map(|last| snapshot.source([10, 0, last, 1].into())).collect();
+    let sources: Vec<_> =
+        (0..64_u8).map(|last| snapshot.source(IpAddr::from([10, 0, last, 1]))).collect();
     let start = Instant::now();
     for round in 0..ROUNDS {
         let name = &names[round % names.len()];

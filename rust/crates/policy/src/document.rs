@@ -110,6 +110,8 @@ pub(crate) struct Rule {
     /// Empty: any source.
     #[serde(default)]
     pub from: Vec<Source>,
+    /// The least evidence of the source; `None`: an address will do.
+    pub evidence: Option<String>,
     #[serde(default)]
     pub to: Vec<To>,
     #[serde(default)]
@@ -129,10 +131,14 @@ pub(crate) struct Rule {
     pub sni: Sni,
 }
 
+/// All keys that are given must hold.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Source {
-    pub cidr: String,
+    pub cidr: Option<String>,
+    pub user: Option<String>,
+    pub spiffe: Option<String>,
+    pub tlv: Option<String>,
 }
 
 /// Either `pattern`, or `name` with the `addresses` that it may resolve to.

@@ -12,7 +12,9 @@ use crate::message::{MessageValues, render_message};
 use crate::nearest::Matched;
 use crate::pattern::Ports;
 use crate::screen::Origin;
+use crate::settings::printable;
 use crate::snapshot::{RuleId, RuleView, Snapshot};
+use crate::source::{Identity, Source};
 use crate::vocab::{Reason, Verdict};
 
 /// Candidates that an explanation lists; the most specific come first.
@@ -22,6 +24,11 @@ const MAX_CANDIDATES: usize = 50;
 #[derive(Debug, Clone, Serialize)]
 pub struct Explanation {
     pub source: IpAddr,
+    pub user: Option<String>,
+    pub spiffe: Option<String>,
+    pub tlv: Option<String>,
+    /// The strongest evidence for the source.
+    pub evidence: &'static str,
     pub host: String,
     pub port: u16,
     pub verdict: &'static str,
@@ -74,8 +81,15 @@ pub struct AddressNote {
 
 impl Snapshot {
     /// Explains what becomes of a flow from `source` to `host`. `now` is in unix seconds.
-    pub fn explain(&self, source: IpAddr, host: &Host, port: u16, now: u64) -> Explanation {
-        let source = source.to_canonical();
+    pub fn explain<'s>(
+        &self,
+        source: impl Into<Source<'s>>,
+        host: &Host,
+        port: u16,
+        now: u64,
+    ) -> Explanation {
+        let source = source.into();
+        let source = Source { ip: source.ip.to_canonical(), ..source };
         let class = self.source(source);
         let destination = match host {
             Host::Name(name) => Destination::Name(name),
@@ -120,14 +134,20 @@ impl Snapshot {
             decision: "-",
             name: &host.to_string(),
             port,
-            source: &source.to_string(),
+            source: &source.ip.to_string(),
             owner: view.and_then(|view| view.owner),
             why: view.and_then(|view| view.why),
         };
         let template = view.map_or(self.default_message(), |view| view.message);
         let summary = self.summary(host, port, verdict, reason, rule);
+        let shown =
+            |part: Option<&[u8]>| part.map(|part| printable(&String::from_utf8_lossy(part)));
         Explanation {
-            source,
+            source: source.ip,
+            user: shown(source.identity.and_then(Identity::user)),
+            spiffe: shown(source.identity.and_then(Identity::spiffe).map(str::as_bytes)),
+            tlv: shown(source.identity.and_then(Identity::tlv)),
+            evidence: source.evidence.word(),
             host: host.to_string(),
             port,
             verdict: verdict.word(),
@@ -177,12 +197,12 @@ impl Snapshot {
     fn candidates(
         &self,
         matched: &[Matched],
-        source: IpAddr,
+        source: Source<'_>,
         port: u16,
         now: u64,
         decision: &Decision,
     ) -> Vec<Candidate> {
-        let sources: Vec<u32> = self.sources().chain(self.source(source).0).collect();
+        let sources = self.holding(self.source(source));
         let mut out: Vec<Candidate> = Vec::new();
         for matched in matched {
             for (group, edge) in self.edges_of(matched.atom) {
@@ -193,11 +213,13 @@ impl Snapshot {
                 let ports = Ports { low: edge.low.get(), high: edge.high.get() };
                 let id = Some(RuleId(edge.rule.get()));
                 let miss = if !sources.contains(&group.source.get()) {
-                    let net = self
-                        .sources()
-                        .network(group.source.get())
-                        .map_or_else(String::new, |net| net.to_string());
-                    Some(format!("the source {source} is not in {net}"))
+                    let number = group.source.get();
+                    let is = if self.sources().network(number).is_some() {
+                        "is not in"
+                    } else {
+                        "is not"
+                    };
+                    Some(format!("the source {source} {is} {}", self.source_words(number)))
                 } else if !(ports.low..=ports.high).contains(&port) {
                     Some(format!("port {port} is not in {ports}"))
                 } else if rule.until.is_some_and(|until| until <= now) {
@@ -259,7 +281,26 @@ pub(crate) fn target(host: &Host, port: u16) -> String {
     }
 }
 
-fn allow_with(source: IpAddr, host: &Host, port: u16) -> String {
+/// The source as an item of `from`: the strongest that is known of it.
+fn from_item(source: Source<'_>) -> String {
+    let text = |part: &[u8]| {
+        std::str::from_utf8(part).ok().map(|text| serde_json::Value::from(text).to_string())
+    };
+    let known = source.identity.and_then(|identity| {
+        let spiffe = identity.spiffe().map(|id| ("spiffe", id.as_bytes()));
+        let user = identity.user().map(|user| ("user", user));
+        spiffe.or(user).or(identity.tlv().map(|value| ("tlv", value)))
+    });
+    match known.and_then(|(key, part)| Some((key, text(part)?))) {
+        Some((key, text)) => format!("{{ {key}: {text} }}"),
+        None => {
+            let bits = if source.ip.is_ipv4() { 32 } else { 128 };
+            format!("{{ cidr: \"{}/{bits}\" }}", source.ip)
+        }
+    }
+}
+
+fn allow_with(source: Source<'_>, host: &Host, port: u16) -> String {
     let slug: String = host
         .to_string()
         .chars()
@@ -271,9 +312,9 @@ fn allow_with(source: IpAddr, host: &Host, port: u16) -> String {
         Host::Name(name) if !name.as_str().contains('.') => format!("{name}.:{port}"),
         other => target(other, port),
     };
-    let bits = if source.is_ipv4() { 32 } else { 128 };
     format!(
-        "- {{ name: allow-{}, from: {{ cidr: \"{source}/{bits}\" }}, to: [\"{to}\"] }}",
-        slug.trim_matches('-')
+        "- {{ name: allow-{}, from: {}, to: [\"{to}\"] }}",
+        slug.trim_matches('-'),
+        from_item(source)
     )
 }

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// First bytes of every snapshot.
 pub(crate) const MAGIC: [u8; 8] = *b"EGRESSPL";
 /// Raised whenever a record below changes; data plane and control plane of one build always agree.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 /// "No such thing" in every 32-bit index.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -39,6 +39,14 @@ pub(crate) enum Section {
     SourceNodes,
     SourceV4,
     SourceV6,
+    /// Sorted by kind, then text; each text stands here once.
+    Identities,
+    /// The bytes of their texts.
+    IdentityTexts,
+    /// Sorted by [`WhoRecord::key`].
+    Whos,
+    /// Their networks; a source's number beyond those of the nodes is a place here.
+    Pairs,
     NetNodes,
     NetV4,
     NetV6,
@@ -167,7 +175,7 @@ pub(crate) struct Atom {
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(crate) struct Group {
-    /// A node of [`Section::SourceNodes`]; 0 = any source.
+    /// A node of [`Section::SourceNodes`], 0 = any source; above them, a place in [`Section::Pairs`].
     pub source: U32,
     pub first: U32,
     pub denies: U32,
@@ -196,6 +204,54 @@ pub(crate) struct NetNode {
     /// 4 or 6; 0 for node 0.
     pub family: u8,
     pub prefix: u8,
+}
+
+/// [`IdentityRecord::kind`].
+pub(crate) mod identity_kind {
+    pub(crate) const TLV: u8 = 0;
+    pub(crate) const USER: u8 = 1;
+    pub(crate) const SPIFFE: u8 = 2;
+    /// All SPIFFE IDs that begin with the text, which ends in a slash.
+    pub(crate) const SPIFFE_BELOW: u8 = 3;
+}
+
+/// An identity that rules name.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct IdentityRecord {
+    /// In [`Section::IdentityTexts`].
+    pub text: Text,
+    /// For a prefix, the next shorter one, an earlier record; else `NONE`.
+    pub parent: U32,
+    pub kind: u8,
+}
+
+/// What is demanded of a caller besides its network: identities (`NONE` = any) and a least evidence.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct WhoRecord {
+    pub spiffe: U32,
+    pub user: U32,
+    pub tlv: U32,
+    pub evidence: U32,
+    /// Its pairs, sorted by network.
+    pub first: U32,
+    pub count: U32,
+}
+
+impl WhoRecord {
+    #[inline]
+    pub(crate) fn key(&self) -> (u32, u32, u32, u32) {
+        (self.spiffe.get(), self.user.get(), self.tlv.get(), self.evidence.get())
+    }
+}
+
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct PairRecord {
+    pub who: U32,
+    /// A node of [`Section::SourceNodes`]; 0 = any network.
+    pub net: U32,
 }
 
 /// From `start` (up to the next one) the narrowest network is `node`.

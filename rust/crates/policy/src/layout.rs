@@ -11,10 +11,11 @@ use crate::document::{Document, Rule, Sni};
 use crate::flat::*;
 use crate::list::List;
 use crate::names::NamesBuilder;
-use crate::nets::{ANY, NetsBuilder, NetsLayout, key};
+use crate::nets::{ANY, NetsBuilder, key};
 use crate::problem::Problems;
 use crate::rules::{Expanded, Key, RawEdge, audited};
 use crate::snapshot::Stored;
+use crate::sources::SourcesLayout;
 use crate::ties::Ties;
 
 /// Strings, each stored once.
@@ -46,14 +47,14 @@ pub(crate) struct Edges {
     edges: Vec<Edge>,
     /// (first group, groups) of each atom.
     spans: Vec<(u32, u32)>,
-    sources: NetsLayout,
+    sources: SourcesLayout,
 }
 
 /// Sorts edges into groups; ties become problems.
 pub(crate) fn edges(document: &Document, found: &Expanded, problems: &mut Problems) -> Edges {
     let sources = found.sources.finish();
     let node = |edge: &RawEdge| {
-        if edge.source == NONE { ANY } else { sources.node_of[edge.source as usize] }
+        if edge.source == NONE { ANY } else { sources.number_of[edge.source as usize] }
     };
     let mut by_name: Vec<u32> = (0..document.rules.len() as u32).collect();
     by_name.sort_by_key(|rule| &document.rules[*rule as usize].name);
@@ -107,16 +108,15 @@ pub(crate) fn edges(document: &Document, found: &Expanded, problems: &mut Proble
     out
 }
 
-fn describe(key: &Key, source: u32, sources: &NetsLayout) -> String {
+fn describe(key: &Key, source: u32, sources: &SourcesLayout) -> String {
     let destination = match key {
         Key::Name(form, name) => format!("`{}{name}`", ["", "*.", "."][usize::from(*form)]),
         Key::Net(net) => format!("`{net}`"),
         Key::List(..) => "the same list".to_owned(),
         Key::Anywhere => "`*`".to_owned(),
     };
-    let nets = crate::nets::Nets { nodes: &sources.nodes, v4: &[], v6: &[] };
-    match nets.network(source) {
-        Some(net) => format!("{destination} from {net}"),
+    match sources.words(source) {
+        Some(words) => format!("{destination} from {words}"),
         None => destination,
     }
 }
@@ -227,9 +227,13 @@ pub(crate) fn write(
     writer.section(Section::Atoms, atoms.as_bytes());
     writer.section(Section::Groups, edges.groups.as_bytes());
     writer.section(Section::Edges, edges.edges.as_bytes());
-    writer.section(Section::SourceNodes, edges.sources.nodes.as_bytes());
-    writer.section(Section::SourceV4, edges.sources.v4.as_bytes());
-    writer.section(Section::SourceV6, edges.sources.v6.as_bytes());
+    writer.section(Section::SourceNodes, edges.sources.nets.nodes.as_bytes());
+    writer.section(Section::SourceV4, edges.sources.nets.v4.as_bytes());
+    writer.section(Section::SourceV6, edges.sources.nets.v6.as_bytes());
+    writer.section(Section::Identities, edges.sources.identities.as_bytes());
+    writer.section(Section::IdentityTexts, &edges.sources.texts);
+    writer.section(Section::Whos, edges.sources.whos.as_bytes());
+    writer.section(Section::Pairs, edges.sources.pairs.as_bytes());
     writer.section(Section::NetNodes, nets.nodes.as_bytes());
     writer.section(Section::NetV4, nets.v4.as_bytes());
     writer.section(Section::NetV6, nets.v6.as_bytes());

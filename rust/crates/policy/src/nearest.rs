@@ -11,6 +11,7 @@ use crate::nets::{ANY, key};
 use crate::pattern::{Ports, is_public_suffix};
 use crate::problem::edit_distance;
 use crate::snapshot::{RuleId, RuleView, Snapshot};
+use crate::source::Source;
 
 /// Names (or networks) that are compared one by one; with more, only probes of the table are made.
 const MAX_SCAN: usize = 20_000;
@@ -29,8 +30,14 @@ pub(crate) struct Matched {
 impl Snapshot {
     /// For a flow that the default denies: the rule that came closest, and what it lacks. Costs
     /// microseconds for a destination that rules speak of, up to milliseconds for a typing error.
-    pub fn nearest_miss(&self, source: IpAddr, host: &Host, port: u16, now: u64) -> Option<String> {
-        let source = source.to_canonical();
+    pub fn nearest_miss<'s>(
+        &self,
+        source: impl Into<Source<'s>>,
+        host: &Host,
+        port: u16,
+        now: u64,
+    ) -> Option<String> {
+        let source = source.into();
         self.near_terms(&self.matched(host), source, port, now).or_else(|| match host {
             Host::Name(name) => {
                 self.near_form(name.as_bytes()).or_else(|| self.near_name(name.as_bytes()))
@@ -144,11 +151,11 @@ impl Snapshot {
     fn near_terms(
         &self,
         matched: &[Matched],
-        source: IpAddr,
+        source: Source<'_>,
         port: u16,
         now: u64,
     ) -> Option<String> {
-        let sources: Vec<u32> = self.sources().chain(self.source(source).0).collect();
+        let sources = self.holding(self.source(source));
         let mut best: Option<(u32, String)> = None;
         for matched in matched {
             for (group, edge, rule) in self.allows_of(matched.atom) {
@@ -160,11 +167,7 @@ impl Snapshot {
                     "rule {} ({}:{}) allows {} on {ports}",
                     rule.name, rule.file, rule.line, matched.text
                 );
-                let only = || {
-                    self.sources()
-                        .network(group.source.get())
-                        .map_or_else(String::new, |net| net.to_string())
-                };
+                let only = || self.source_words(group.source.get());
                 let (distance, text) = match (from, on, ended) {
                     (true, true, true) => (0, format!("{what}, but has ended (until)")),
                     (true, true, false) => continue,

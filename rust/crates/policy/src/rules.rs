@@ -8,18 +8,19 @@ use ipnet::IpNet;
 
 use crate::document::{Document, Mode, Rule, Sni, To};
 use crate::flat::{NONE, form};
+use crate::from;
 use crate::list::List;
 use crate::message::check_template;
-use crate::nets::NetsBuilder;
 use crate::pattern::{
     Fault, NAME_FIX, Pattern, Ports, Target, is_wide, parse, parse_net, too_wide,
 };
 use crate::problem::{PathPart, Problems, nearest, place};
 use crate::settings::{authority_fix, is_word, shown};
+use crate::sources::SourcesBuilder;
 
 /// Limits: each is far above what people write, and keeps the memory of a compilation in the hundreds of MB.
 const MAX_RULES: usize = 100_000;
-const MAX_ITEMS: usize = 10_000;
+pub(crate) const MAX_ITEMS: usize = 10_000;
 const MAX_GROUPS: usize = 10_000;
 const MAX_GROUP_ITEMS: usize = 100_000;
 const MAX_ADDRESSES: usize = 1_000;
@@ -42,7 +43,7 @@ pub(crate) enum Key {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RawEdge {
     pub atom: u32,
-    /// Provisional number of the source network; `NONE` = any source.
+    /// Provisional number of the source; `NONE` = any source.
     pub source: u32,
     pub low: u16,
     pub high: u16,
@@ -58,7 +59,7 @@ pub(crate) struct Expanded {
     pub atoms: Vec<Key>,
     atom_of: HashMap<Key, u32>,
     pub edges: Vec<RawEdge>,
-    pub sources: NetsBuilder,
+    pub sources: SourcesBuilder,
     pub address_sets: Vec<Vec<IpNet>>,
     set_of: HashMap<Vec<IpNet>, u32>,
     full: bool,
@@ -207,7 +208,7 @@ pub(crate) fn expand(
         } else {
             seen.insert(&rule.name, index);
         }
-        let sources = sources(rule, index, &mut out, problems);
+        let sources = from::sources(rule, index, &mut out.sources, problems);
         expand_rule(rule, index, &sources, references, &mut out, problems);
     }
     out
@@ -273,33 +274,6 @@ fn check_texts(rule: &Rule, index: usize, problems: &mut Problems) {
             );
         }
     }
-}
-
-fn sources(rule: &Rule, index: usize, out: &mut Expanded, problems: &mut Problems) -> Vec<u32> {
-    if rule.from.is_empty() {
-        return vec![NONE];
-    }
-    if rule.from.len() > MAX_ITEMS {
-        problems.add(
-            place!["rules", index, "from"],
-            "too_many",
-            format!("{} sources; at most {MAX_ITEMS} are possible in a rule", rule.from.len()),
-            "use wider networks, or several rules",
-        );
-        return Vec::new();
-    }
-    let mut found = Vec::with_capacity(rule.from.len());
-    for (position, source) in rule.from.iter().enumerate() {
-        match parse_net(&source.cidr) {
-            Ok(net) => found.push(out.sources.number(net)),
-            Err((code, message, fix)) => {
-                problems.add(place!["rules", index, "from", position, "cidr"], code, message, fix);
-            }
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    found
 }
 
 fn expand_rule(

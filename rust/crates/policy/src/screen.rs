@@ -55,7 +55,8 @@ impl Snapshot {
     ) -> Result<(), Screened> {
         let ip = ip.to_canonical();
         let class = classify(ip);
-        let mut denies = Search::new(self, source, port, now);
+        let demanding = self.demanding(source);
+        let mut denies = Search::new(self, source, &demanding, port, now);
         denies.denies_of(ip);
         let inner = match ip {
             IpAddr::V4(_) => None,

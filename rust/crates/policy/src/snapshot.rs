@@ -1,7 +1,6 @@
 //! A compiled policy, ready to judge: bytes that were checked once, and typed views of them.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::ops::Range;
 
 use egress_hello::name::{Host, parse_authority};
@@ -11,6 +10,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::document;
 use crate::flat::*;
+use crate::identities::Shown;
 use crate::names::Names;
 use crate::nets::Nets;
 use crate::problem::Problems;
@@ -20,9 +20,13 @@ use crate::settings::{Settings, printable};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleId(pub u32);
 
-/// What a source address means to one snapshot; not to be used with another.
+/// What a source means to one snapshot; not to be used with another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SourceClass(pub(crate) u32);
+pub struct SourceClass {
+    /// The narrowest network.
+    pub(crate) net: u32,
+    pub(crate) shown: Shown,
+}
 
 /// What a rule says of how its flows are carried: all that a connection needs of it.
 #[derive(Debug, Clone, Copy)]
@@ -201,11 +205,6 @@ impl Snapshot {
     /// Bytes of the snapshot.
     pub fn size(&self) -> usize {
         self.all().len()
-    }
-
-    /// What decisions need to know about a source address: look it up once per connection.
-    pub fn source(&self, ip: IpAddr) -> SourceClass {
-        SourceClass(self.sources().narrowest(ip))
     }
 
     /// The rule at a place in the document; `None` past the last one.

@@ -6,12 +6,14 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::flat::*;
 use crate::snapshot::{Snapshot, SnapshotError};
+use crate::vocab::Evidence;
 
 type Check = Result<(), SnapshotError>;
 
 pub(crate) fn verify(snapshot: &Snapshot) -> Check {
     check_rules(snapshot)?;
     check_names(snapshot)?;
+    check_identities(snapshot)?;
     check_edges(snapshot)?;
     let atoms = count::<Atom>(snapshot, Section::Atoms, "atoms")?;
     check_nets(
@@ -94,6 +96,45 @@ fn check_names(snapshot: &Snapshot) -> Check {
     ensure(names.arena.is_ascii(), "names")
 }
 
+fn check_identities(snapshot: &Snapshot) -> Check {
+    const WHAT: &str = "identities";
+    let all = count::<IdentityRecord>(snapshot, Section::Identities, WHAT)?;
+    let whos = count::<WhoRecord>(snapshot, Section::Whos, WHAT)?;
+    let pairs = count::<PairRecord>(snapshot, Section::Pairs, WHAT)?;
+    let texts = snapshot.raw(Section::IdentityTexts);
+    let text = |record: &IdentityRecord| {
+        let at = record.text.at.get() as usize;
+        texts.get(at..at.saturating_add(record.text.len.get() as usize))
+    };
+    let identities = snapshot.section::<IdentityRecord>(Section::Identities);
+    for (index, record) in identities.iter().enumerate() {
+        let parent = record.parent.get();
+        let good = text(record).is_some_and(|text| std::str::from_utf8(text).is_ok())
+            && record.kind <= identity_kind::SPIFFE_BELOW
+            && (parent == NONE || (parent as usize) < index);
+        ensure(good, WHAT)?;
+    }
+    ensure(identities.is_sorted_by(|a, b| (a.kind, text(a)) < (b.kind, text(b))), WHAT)?;
+    let sorted = snapshot.section::<WhoRecord>(Section::Whos);
+    for who in sorted {
+        let (spiffe, user, tlv, evidence) = who.key();
+        let known = |identity: u32| identity == NONE || (identity as usize) < all;
+        let evidence = u8::try_from(evidence).ok().and_then(Evidence::from_number);
+        let good = [spiffe, user, tlv].into_iter().all(known) && evidence.is_some();
+        ensure(good && within(who.first, who.count.get().into(), pairs), WHAT)?;
+        let first = who.first.get() as usize;
+        let of = snapshot
+            .section::<PairRecord>(Section::Pairs)
+            .get(first..first + who.count.get() as usize);
+        ensure(of.is_some_and(|of| of.is_sorted_by(|a, b| a.net.get() < b.net.get())), WHAT)?;
+    }
+    ensure(sorted.is_sorted_by(|a, b| a.key() < b.key()), WHAT)?;
+    let nodes = snapshot.sources().nodes.len();
+    let known =
+        |pair: &PairRecord| (pair.who.get() as usize) < whos && (pair.net.get() as usize) < nodes;
+    ensure(snapshot.section::<PairRecord>(Section::Pairs).iter().all(known), WHAT)
+}
+
 fn check_edges(snapshot: &Snapshot) -> Check {
     let groups = count::<Group>(snapshot, Section::Groups, "groups")?;
     let edges = count::<Edge>(snapshot, Section::Edges, "edges")?;
@@ -101,7 +142,8 @@ fn check_edges(snapshot: &Snapshot) -> Check {
     let ranges = count::<AddressRange>(snapshot, Section::AddressRanges, "address sets")?;
     let lists = count::<Text>(snapshot, Section::Lists, "lists")?;
     let names = snapshot.raw(Section::Names).len();
-    let sources = snapshot.sources().nodes.len();
+    let sources =
+        snapshot.sources().nodes.len() + snapshot.section::<PairRecord>(Section::Pairs).len();
     for atom in snapshot.section::<Atom>(Section::Atoms) {
         let list = atom.list.get();
         let place = match atom.form {

@@ -5,7 +5,7 @@
 macro_rules! vocabulary {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $number:literal $word:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum $name { $($(#[$vdoc])* $variant = $number,)+ }
 
@@ -129,6 +129,20 @@ vocabulary! {
         Several = 5 "several",
         /// Captured on its way: the address that it was for, and the name in its first bytes.
         Transparent = 6 "transparent",
+    }
+}
+
+vocabulary! {
+    /// How a source is known; each word is stronger than those before it.
+    Evidence {
+        /// The address that the connection comes from.
+        Address = 0 "address",
+        /// A PROXY header of a trusted peer: its address, or a TLV of it.
+        ProxyHeader = 1 "proxy_header",
+        /// A user whose password was right.
+        Login = 2 "login",
+        /// A client certificate that was verified.
+        Certificate = 3 "certificate",
     }
 }
 

@@ -14,7 +14,9 @@ use support::*;
 #[derive(Debug, Clone)]
 struct Rule {
     name: String,
+    /// Words of [`Caller`] or networks, of which all must hold.
     from: Vec<&'static str>,
+    evidence: usize,
     to: Vec<(&'static str, Option<(u16, u16)>)>,
     deny: bool,
     audit: bool,
@@ -56,9 +58,44 @@ const PATTERNS: [&str; 15] = [
     "8.8.0.0/16",
 ];
 const ADDRESSES: [&str; 6] = ["10.0.0.1", "10.1.0.1", "10.1.1.1", "fd00::1", "8.8.8.8", "9.9.9.9"];
-const SOURCES: [&str; 6] =
-    ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "fd00::/8", "fd00:1::/32"];
-const CALLERS: [&str; 5] = ["10.1.2.3", "10.1.2.4", "10.9.9.9", "fd00:1::9", "192.0.2.1"];
+const SOURCES: [&str; 18] = [
+    "10.0.0.0/8",
+    "10.1.0.0/16",
+    "10.1.2.0/24",
+    "10.1.2.3/32",
+    "fd00::/8",
+    "fd00:1::/32",
+    "10.0.0.0/8 user=alice",
+    "10.1.2.0/24 user=alice",
+    "user=alice",
+    "user=bob",
+    "user=alice tlv=pod",
+    "tlv=pod",
+    "10.1.0.0/16 tlv=pod",
+    "spiffe=spiffe://td/a/*",
+    "spiffe=spiffe://td/a/b",
+    "spiffe=spiffe://td/a/b/*",
+    "spiffe=spiffe://td/* user=alice",
+    "10.1.2.3/32 spiffe=spiffe://td/a/* user=bob tlv=pod",
+];
+const CALLERS: [&str; 13] = [
+    "10.1.2.3",
+    "10.1.2.4",
+    "10.9.9.9",
+    "fd00:1::9",
+    "192.0.2.1",
+    "10.1.2.3 user=alice",
+    "192.0.2.1 user=bob tlv=pod",
+    "10.1.2.4 user=alicea",
+    "10.1.2.3 tlv=pod",
+    "10.1.2.3 spiffe=spiffe://td/a",
+    "10.1.2.3 spiffe=spiffe://td/a/b user=alice",
+    "10.1.2.3 spiffe=spiffe://td/a/b/c user=bob tlv=pod",
+    "192.0.2.1 spiffe=spiffe://td/ab tlv=nobody",
+];
+const EVIDENCES: [&str; 4] = ["address", "proxy_header", "login", "certificate"];
+/// Keys of a source with the evidence that stands behind them, strongest last.
+const KEYS: [(&str, usize); 3] = [("tlv", 1), ("user", 2), ("spiffe", 3)];
 const PORTS: [(u16, u16); 8] = [
     (443, 443),
     (80, 80),
@@ -94,14 +131,66 @@ fn to_json(rule: &Rule) -> Value {
     let group = format!("g-{}", rule.name);
     let to: Vec<&str> =
         if rule.grouped { vec![&group] } else { to.iter().map(String::as_str).collect() };
-    let from: Vec<Value> = rule.from.iter().map(|cidr| json!({ "cidr": cidr })).collect();
+    let from: Vec<Value> = rule.from.iter().map(|source| item(source)).collect();
     let mode = if rule.audit { "audit" } else { "enforce" };
     json!(support::rule(
         &rule.name,
         &to,
         json!({"from": from, "deny": rule.deny, "mode": mode, "until": rule.until, "anywhere": true,
+            "evidence": EVIDENCES[rule.evidence],
             "sni": if rule.sni_any && !rule.deny { "any" } else { "agree" }})
     ))
+}
+
+/// `cidr user=x` as an item of `from`.
+fn item(source: &str) -> Value {
+    let pair = |word: &str| {
+        let (key, value) = word.split_once('=').unwrap_or(("cidr", word));
+        (key.to_owned(), json!(value))
+    };
+    source.split(' ').map(pair).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn part<'a>(source: &'a str, key: &str) -> Option<&'a str> {
+    source.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// The strongest evidence that the parts of a source or of a caller stand for.
+fn shown(source: &str) -> usize {
+    let found = KEYS.iter().filter(|(key, _)| part(source, key).is_some());
+    found.map(|(_, evidence)| *evidence).max().unwrap_or(0)
+}
+
+/// The sources of a rule: the item, and what is demanded beyond it.
+fn sources(rule: &Rule) -> Vec<(&'static str, usize)> {
+    let from = if rule.from.is_empty() { &["::/none"] } else { &rule.from[..] };
+    let beyond = |item: &str| if rule.evidence > shown(item) { rule.evidence } else { 0 };
+    from.iter().map(|item| (*item, beyond(item))).collect()
+}
+
+/// How specific a source is for a caller, by certificate, user, TLV, evidence, network; `None` if it does not hold.
+fn holds(item: &str, evidence: usize, caller: &str) -> Option<[i64; 5]> {
+    let spiffe = match (part(item, "spiffe"), part(caller, "spiffe")) {
+        (None, _) => -1,
+        (Some(wanted), id) => match (wanted.strip_suffix('*'), id?) {
+            (Some(prefix), id) if id.starts_with(prefix) => prefix.len() as i64,
+            (None, id) if id == wanted => i64::MAX,
+            _ => return None,
+        },
+    };
+    let same = |key| match part(item, key) {
+        None => Some(-1),
+        wanted => (wanted == part(caller, key)).then_some(0),
+    };
+    if evidence > shown(caller) {
+        return None;
+    }
+    let ip: std::net::IpAddr = caller.split(' ').next()?.parse().ok()?;
+    let net = match item.split(' ').next()?.parse::<IpNet>() {
+        Ok(net) => net.contains(&ip).then(|| i64::from(net.prefix_len()))?,
+        Err(_) => -1,
+    };
+    Some([spiffe, same("user")?, same("tlv")?, evidence as i64, net])
 }
 
 fn groups(rules: &[Rule]) -> Value {
@@ -152,8 +241,7 @@ fn ties(rules: &[Rule]) -> bool {
         .collect();
     allows.iter().any(|(one, to, (low, high))| {
         allows.iter().any(|(two, other, (from, until))| {
-            let sources = one.from.is_empty() && two.from.is_empty()
-                || one.from.iter().any(|cidr| two.from.contains(cidr));
+            let sources = sources(one).iter().any(|source| sources(two).contains(source));
             // Of nested ranges the inner one is narrower.
             let alike =
                 (low, high) == (from, until) || (low < from && from <= high && high < until);
@@ -172,16 +260,11 @@ fn judge<'a>(
     to: &str,
     port: u16,
 ) -> Said<'a> {
-    let caller: std::net::IpAddr = source.parse().unwrap();
     let (mut denied, mut audited, mut allows) = (Vec::new(), Vec::new(), Vec::new());
     for rule in rules.iter().filter(|rule| rule.until.is_none_or(|until| NOW < until)) {
-        let from = if rule.from.is_empty() {
-            Some(-1)
-        } else {
-            let nets = rule.from.iter().map(|cidr| cidr.parse::<IpNet>().unwrap());
-            nets.filter(|net| net.contains(&caller)).map(|net| i32::from(net.prefix_len())).max()
-        };
-        let Some(from) = from else { continue };
+        let of = sources(rule);
+        let held = of.iter().filter_map(|(item, evidence)| holds(item, *evidence, source));
+        let Some(from) = held.max() else { continue };
         for (pattern, ports) in &rule.to {
             let (low, high) = ports_of(rule, *ports);
             let Some(place) = specificity(pattern, to).filter(|_| low <= port && port <= high)
@@ -223,6 +306,7 @@ fn rules() -> impl Strategy<Value = Vec<Rule>> {
         (prop::sample::select(&PATTERNS[..]), prop::option::of(prop::sample::select(&PORTS[..])));
     let rule = (
         prop::collection::vec(prop::sample::select(&SOURCES[..]), 0..3),
+        prop_oneof![4 => Just(0_usize), 1 => 1_usize..4],
         prop::collection::vec(item, 1..4),
         prop::bool::weighted(0.25),
         prop::bool::weighted(0.2),
@@ -231,9 +315,10 @@ fn rules() -> impl Strategy<Value = Vec<Rule>> {
         prop::option::weighted(0.3, prop::sample::select(&[NOW - 1, NOW, NOW + 1][..])),
     );
     prop::collection::vec(rule, 0..8).prop_map(|rules| {
-        let named = |(index, (from, to, deny, audit, sni_any, grouped, until))| Rule {
+        let named = |(index, (from, evidence, to, deny, audit, sni_any, grouped, until))| Rule {
             name: format!("r{index}"),
             from,
+            evidence: if deny { 0 } else { evidence },
             to,
             deny,
             audit,

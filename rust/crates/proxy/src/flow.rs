@@ -6,7 +6,9 @@ use std::rc::Rc;
 
 use egress_flowlog::{Counters, LiveFlow, LiveTable, NONE_U32, Record, Ring, WorkerCounter, flags};
 use egress_hello::name::Host;
-use egress_policy::{Accept, Decision, End, Reason, RuleId, Stage, Terms, Verdict};
+use egress_policy::{
+    Accept, Decision, End, Evidence, Identity, Reason, RuleId, Source, Stage, Terms, Verdict,
+};
 
 use crate::dial::Dialing;
 use crate::installed::{InForce, Installed};
@@ -106,6 +108,10 @@ pub(crate) struct Flow {
     pub id: u64,
     pub client: Peer,
     pub source: SocketAddr,
+    /// How `source` is known; what `identity` stands for is beyond it.
+    pub evidence: Evidence,
+    /// What the client has shown of itself besides its address.
+    pub identity: Option<Box<Identity>>,
     pub listener: u16,
     pub accept: Accept,
     pub start_ns: u64,
@@ -136,6 +142,22 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
+    /// The caller as rules see it.
+    pub(crate) fn caller(&self) -> Source<'_> {
+        Source::new(self.source.ip(), self.evidence, self.identity.as_deref())
+    }
+
+    /// Adds what the client has shown of itself; before it is judged.
+    #[allow(dead_code, reason = "for listeners that learn more than an address")]
+    pub(crate) fn shown(&mut self, add: impl FnOnce(Identity) -> Identity) {
+        let before = self.identity.take().map_or_else(Identity::default, |identity| *identity);
+        self.identity = Some(Box::new(add(before)));
+    }
+
+    fn shown_text(&self) -> &[u8] {
+        self.identity.as_ref().and_then(|identity| identity.strongest()).unwrap_or_default()
+    }
+
     /// The rule whose terms the flow runs under: `dial`, `sni`, `connections`.
     pub(crate) fn terms<'a>(&self, policy: &'a Installed) -> Option<Terms<'a>> {
         self.decision?.terms.and_then(|terms| policy.snapshot.terms(terms))
@@ -186,6 +208,8 @@ impl Flow {
                 accept: self.accept,
                 flags: self.flags,
                 name: name.bytes(),
+                evidence: self.caller().evidence,
+                identity: self.shown_text(),
             },
         );
     }
@@ -254,6 +278,8 @@ impl Flow {
             rule_name,
             listener_name: listener.map_or(b"", |listener| listener.name.as_bytes()),
             other: self.other.as_deref().unwrap_or_default().as_bytes(),
+            evidence: self.caller().evidence,
+            identity: self.shown_text(),
         };
         self.recorder.ring.borrow_mut().push(&record);
     }

@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 
 use egress_hello::name::{Host, parse_host};
-use egress_policy::{Decision, Destination, Problem, Snapshot, compile};
+use egress_policy::{
+    Decision, Destination, Evidence, Identity, Problem, Snapshot, Source, compile,
+};
 use serde_json::{Value, json};
 
 /// A moment in the life of all test policies, in unix seconds.
@@ -59,13 +61,36 @@ pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+/// `10.0.0.1 user=alice spiffe=spiffe://td/x tlv=y evidence=login`: an address, and what else the caller has shown.
+pub fn caller<T>(text: &str, act: impl FnOnce(Source<'_>) -> T) -> T {
+    let mut words = text.split(' ');
+    let address = ip(words.next().unwrap());
+    let (mut identity, mut evidence) = (Identity::default(), Evidence::Address);
+    for word in words {
+        let (key, value) = word.split_once('=').unwrap();
+        match key {
+            "user" => identity = identity.with_user(value.as_bytes()),
+            "tlv" => identity = identity.with_tlv(value.as_bytes()),
+            "spiffe" => identity = identity.with_spiffe(value),
+            "evidence" => {
+                let number = Evidence::WORDS.iter().find(|(_, word)| *word == value).unwrap().0;
+                evidence = Evidence::from_number(number).unwrap();
+            }
+            _ => panic!("{key}"),
+        }
+    }
+    act(Source::new(address, evidence, Some(&identity)))
+}
+
+/// `source` as [`caller`] reads it.
 pub fn decide(snapshot: &Snapshot, source: &str, to: &str, port: u16) -> Decision {
     let host = host(to);
     let destination = match &host {
         Host::Name(name) => Destination::Name(name),
         Host::Ip(ip) => Destination::Ip(*ip),
     };
-    snapshot.decide(snapshot.source(ip(source)), destination, port, NOW)
+    let class = caller(source, |source| snapshot.source(source));
+    snapshot.decide(class, destination, port, NOW)
 }
 
 /// "verdict reason rule" of a decision.

@@ -54,7 +54,7 @@ impl Context {
         port: u16,
     ) -> Step {
         let policy = self.policy();
-        let source = policy.snapshot.source(flow.source.ip());
+        let source = policy.snapshot.source(flow.caller());
         let decision = policy.snapshot.decide(source, destination(&host), port, self.unix_seconds);
         if matches!(host, Host::Ip(_)) {
             flow.flags |= flags::BY_ADDRESS;
@@ -117,7 +117,7 @@ impl Context {
             return Step::Stay;
         };
         self.count(WorkerCounter::Rejudged);
-        let source = policy.snapshot.source(flow.source.ip());
+        let source = policy.snapshot.source(flow.caller());
         let decision =
             policy.snapshot.decide(source, destination(host), flow.port, self.unix_seconds);
         // Its own listeners cannot have moved: whether the upstream is the gateway itself need not be asked again.

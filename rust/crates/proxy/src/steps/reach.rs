@@ -162,7 +162,7 @@ impl Context {
         policy: &Installed,
     ) -> Screening {
         Screening {
-            source: policy.snapshot.source(flow.source.ip()),
+            source: policy.snapshot.source(flow.caller()),
             origin: origin(flow, &decision, policy),
             decision,
         }

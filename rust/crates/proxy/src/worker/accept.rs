@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use egress_flowlog::{NONE_U32, WorkerCounter};
 use egress_hello::name::Host;
-use egress_policy::{Accept, Accepts, End, Reason, Stage, Verdict};
+use egress_policy::{Accept, Accepts, End, Evidence, Reason, Stage, Verdict};
 use rustix::io::Errno;
 
 use super::{Slot, Worker};
@@ -86,6 +86,8 @@ impl Worker {
             id,
             client: Peer::accepted(fd),
             source,
+            evidence: Evidence::Address,
+            identity: None,
             listener: u16::try_from(index).unwrap_or(u16::MAX),
             accept: self.listeners[index].accept.one(),
             start_ns: now_ns,
