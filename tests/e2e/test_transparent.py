@@ -3,6 +3,7 @@ address."""
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -178,3 +179,34 @@ def test_what_nobody_captured_goes_nowhere(net: Net, family: int, start: Callabl
         with pytest.raises(ConnectionResetError):
             client.recv(4)
     gateway.record(reason="own_address")
+
+
+def metrics(gateway: Gateway) -> str:
+    return gateway.egress("metrics").stdout
+
+
+def test_quic_is_refused_at_once_and_recorded_with_its_source(
+    net: Net, family: int, start: Callable[..., Gateway], request: pytest.FixtureRequest
+) -> None:
+    address = OUTSIDE[family][0]
+    gateway = start(f"{{ name: r, to: [{ALLOWED}] }}")
+    kind = socket.AF_INET if family == 4 else socket.AF_INET6
+
+    def datagrams() -> socket.socket:
+        client = socket.socket(kind, socket.SOCK_DGRAM)
+        client.settimeout(10)
+        client.connect((address, TLS_PORT))
+        return client
+
+    with net.client.inside(datagrams) as client:
+        for _ in range(3):
+            client.send(b"\xc0" + bytes(1199))
+            with pytest.raises(ConnectionRefusedError):
+                client.recv(1)
+    record = gateway.record(reason="not_carried")
+    assert (record["verdict"], record["source"]["ip"]) == ("deny", {4: "10.77.1.2", 6: "fd77:1::2"}[family])
+    assert record["bytes_up"] == 1200
+    captured_by = request.node.callspec.params["net"]
+    assert (record["name"], record["port"]) == ((address, TLS_PORT) if captured_by == "tproxy" else (None, 0))
+    assert [one["reason"] for one in gateway.records()] == ["not_carried"], "repetitions have no record of their own"
+    assert sum(map(int, re.findall(r"^egress_datagrams_refused_total{.*} (\d+)$", metrics(gateway), re.MULTILINE))) == 3

@@ -107,6 +107,9 @@ WORKER: Final[Mapping[str, Metric]] = {
     "policy_closed": Metric(
         "egress_policy_closed_flows_total", "counter", ("worker",), "Flows that a policy change closed."
     ),
+    "datagrams_refused": Metric(
+        "egress_datagrams_refused_total", "counter", ("worker",), "Captured datagrams (QUIC) that were refused."
+    ),
     "pipe_misses": Metric(
         "egress_relay_pipe_misses_total", "counter", ("worker",), "Bulk moves that copied because no pipe was free."
     ),

@@ -42,6 +42,8 @@ counters! {
         NameCacheHits "name_cache_hits",
         /// Turns of the event loop.
         Turns "turns",
+        /// Captured datagrams that were refused.
+        DatagramsRefused "datagrams_refused",
     }
 }
 

@@ -80,6 +80,8 @@ vocabulary! {
         PolicyChanged = 17 "policy_changed",
         /// The gateway is out of a resource (descriptors, flow slots); see its log.
         Overloaded = 18 "overloaded",
+        /// UDP (QUIC) on its way through a transparent listener, which carries TCP only.
+        NotCarried = 19 "not_carried",
     }
 }
 

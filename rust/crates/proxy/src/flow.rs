@@ -53,7 +53,7 @@ impl WallClock {
     }
 
     /// A moment of the worker's clock in nanoseconds of Unix time, by what the wall clock says now.
-    fn unix_ns(&self, ns: u64) -> u64 {
+    pub(crate) fn unix_ns(&self, ns: u64) -> u64 {
         self.started_unix_ns.get().saturating_add(ns)
     }
 }
@@ -313,7 +313,7 @@ impl<'a> NameText<'a> {
         }
     }
 
-    fn address(ip: IpAddr) -> Self {
+    pub(crate) fn address(ip: IpAddr) -> Self {
         use std::io::Write;
         // 45 bytes hold the longest textual IPv6 address (INET6_ADDRSTRLEN without its NUL).
         let mut text = [0; 45];

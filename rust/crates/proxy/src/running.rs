@@ -14,7 +14,7 @@ use crate::log;
 use crate::message::{ListenerStatus, Refusal};
 use crate::options::Options;
 use crate::resolver::{self, Handle};
-use crate::worker::{self, Mailbox, Parts};
+use crate::worker::{self, Captured, Mailbox, Parts};
 
 /// Flows per worker when neither the policy nor the descriptor limit says less.
 pub(crate) const MAX_FLOWS: u32 = 65_536;
@@ -71,11 +71,25 @@ impl Running {
             return Err(vec![Refusal::new("workers", message, fix).at(place)]);
         }
         let mut bound = Vec::new();
+        let mut captured: Vec<Vec<Captured>> = (0..count).map(|_| Vec::new()).collect();
         let mut errors = Vec::new();
         for (index, listener) in settings.listeners.iter().enumerate() {
             let captures = listener.accept.has(Accept::Transparent);
-            match egress_sys::listen(listener.bind, count, captures) {
-                Ok(listening) => bound.push((listener, listening)),
+            let served = egress_sys::listen(listener.bind, count, captures).and_then(|listening| {
+                let to = listening.address;
+                let datagrams =
+                    if captures { egress_sys::captured_datagrams(to, count)? } else { Vec::new() };
+                Ok((listening, datagrams))
+            });
+            match served {
+                Ok((listening, datagrams)) => {
+                    let port = listening.address.port();
+                    for (worker, fd) in datagrams.into_iter().enumerate() {
+                        let listener = u16::try_from(index).unwrap_or(u16::MAX);
+                        captured[worker].push(Captured { listener, port, fd, ready: true });
+                    }
+                    bound.push((listener, listening));
+                }
                 Err(error) => {
                     let message = format!(
                         "listener {}: {} cannot be served: {error}",
@@ -135,6 +149,7 @@ impl Running {
                     .iter_mut()
                     .filter_map(|(accept, all)| all.next().map(|fd| (*accept, fd)))
                     .collect(),
+                datagrams: std::mem::take(&mut captured[index]),
                 own: Arc::clone(&own),
                 policy: Arc::clone(&installed),
                 resolver: resolver.clone(),
@@ -155,6 +170,14 @@ impl Running {
                 })
                 .map_err(|error| failed("thread", error))?;
             workers.push(WorkerHandle { mailbox, thread: Some(thread), ended, over: false });
+        }
+        if settings.listeners.iter().any(|listener| listener.accept.has(Accept::Transparent))
+            && egress_sys::Unreachable::open().is_err()
+        {
+            log::info(
+                "without CAP_NET_RAW captured QUIC is refused silently, and its clients are slow to fall back to TCP; \
+                 grant it, or let the rule set reject UDP 443",
+            );
         }
         for listener in &listeners {
             log::info(&format!(

@@ -1,6 +1,7 @@
 //! A worker: one thread with its own event loop, listeners, flows, timers and counters. It shares nothing per connection.
 
 mod accept;
+mod datagrams;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,8 @@ use egress_policy::{Accepts, End};
 use mio::{Events, Poll, Token, Waker};
 
 use self::accept::{Listening, spare};
+pub(crate) use self::datagrams::Captured;
+use self::datagrams::Datagrams;
 use crate::context::{CLIENT, Candidates, Context, FlowToken, Local, Step};
 use crate::dial::Dials;
 use crate::flow::{Flow, Recorder, WallClock, Work};
@@ -40,7 +43,10 @@ const SPIN: Duration = Duration::from_micros(50);
 const STARVED_RETRY: Duration = Duration::from_millis(100);
 /// Tokens of the worker itself: no flow has this generation.
 const OWN_GENERATION: u32 = u32::MAX;
-const WAKER: Token = FlowToken { slot: (1 << 29) - 1, generation: OWN_GENERATION }.token();
+/// Slots of the sockets that take datagrams, above those of the listeners.
+const DATAGRAMS: usize = 1 << 16;
+const OWN_MAIL: FlowToken = FlowToken { slot: (1 << 29) - 1, generation: OWN_GENERATION };
+const WAKER: Token = OWN_MAIL.token();
 
 impl FlowToken {
     const fn token(self) -> Token {
@@ -107,6 +113,8 @@ pub(crate) struct Parts {
     pub area: WorkerArea,
     /// This worker's socket of each listener, in the order of the settings.
     pub listeners: Vec<(Accepts, OwnedFd)>,
+    /// This worker's sockets of captured datagrams.
+    pub datagrams: Vec<Captured>,
     pub own: Arc<[SocketAddr]>,
     pub policy: Arc<Installed>,
     pub resolver: Handle,
@@ -139,6 +147,7 @@ struct Worker {
     open: usize,
     max_flows: usize,
     listeners: Vec<Listening>,
+    datagrams: Datagrams,
     /// Flows whose turn was over before their work was.
     again: VecDeque<FlowToken>,
     /// Given up for a moment when descriptors run out, to accept and close the connection that waits.
@@ -161,6 +170,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         mail,
         area,
         listeners,
+        datagrams,
         own,
         policy,
         resolver,
@@ -210,6 +220,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         open: 0,
         max_flows,
         listeners: Vec::new(),
+        datagrams: Datagrams::new(datagrams),
         again: VecDeque::new(),
         spare: spare(),
         mail,
@@ -223,6 +234,11 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         let token = FlowToken { slot: worker.listeners.len(), generation: OWN_GENERATION }.token();
         worker.context.watch(fd.as_raw_fd(), token)?;
         worker.listeners.push(Listening { accept, fd, ready: true, starved: false });
+    }
+    for (index, captured) in worker.datagrams.sockets.iter().enumerate() {
+        let slot = DATAGRAMS + index;
+        let token = FlowToken { slot, generation: OWN_GENERATION }.token();
+        worker.context.watch(captured.fd.as_raw_fd(), token)?;
     }
     let mut events = Events::with_capacity(EVENTS);
     let mut due = Vec::new();
@@ -261,7 +277,9 @@ impl Worker {
         events: &mut Events,
         low_latency: bool,
     ) -> std::io::Result<()> {
-        let busy = !self.again.is_empty() || self.listeners.iter().any(|listening| listening.ready);
+        let busy = !self.again.is_empty()
+            || self.listeners.iter().any(|listening| listening.ready)
+            || self.datagrams.sockets.iter().any(|captured| captured.ready);
         let timeout = if busy {
             Some(Duration::ZERO)
         } else {
@@ -296,9 +314,14 @@ impl Worker {
         for event in events {
             let (token, side) = FlowToken::read(event.token());
             if token.generation == OWN_GENERATION {
-                match self.listeners.get_mut(token.slot) {
-                    Some(listening) => listening.ready = true,
-                    None => mail = true,
+                if let Some(listening) = self.listeners.get_mut(token.slot) {
+                    listening.ready = true;
+                } else if token == OWN_MAIL {
+                    mail = true;
+                } else if let Some(captured) =
+                    self.datagrams.sockets.get_mut(token.slot.wrapping_sub(DATAGRAMS))
+                {
+                    captured.ready = true;
                 }
                 continue;
             }
@@ -347,6 +370,11 @@ impl Worker {
             let starved = std::mem::take(&mut self.listeners[index].starved);
             if self.listeners[index].ready || starved {
                 self.accept_batch(index, ACCEPT_BATCH + served / 4);
+            }
+        }
+        for index in 0..self.datagrams.sockets.len() {
+            if self.datagrams.sockets[index].ready {
+                self.refuse_datagrams(index);
             }
         }
         let misses = std::mem::take(&mut self.context.lender.pipe_misses);
@@ -451,6 +479,7 @@ impl Worker {
                     }
                     self.draining = true;
                     self.listeners.clear();
+                    self.datagrams.sockets.clear();
                     let _ = done.send(self.open as u64);
                 }
                 Ok(Mail::Stop) => self.stopping = true,

@@ -3,12 +3,14 @@
 
 mod channel;
 mod cpus;
+mod datagram;
 mod pipe;
 mod shm;
 mod socket;
 
 pub use channel::{Channel, MAX_DESCRIPTORS, MAX_MESSAGE, Received};
 pub use cpus::{allowed_cpus, descriptor_limit, pin_thread, raise_descriptor_limit};
+pub use datagram::{Datagram, Unreachable, captured_datagrams, receive};
 pub use pipe::{PIPE_SIZE, Pipe};
 pub use shm::{SealedMap, SharedMemory, seal};
 pub use socket::{

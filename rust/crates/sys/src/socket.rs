@@ -45,12 +45,7 @@ pub fn listen(address: SocketAddr, workers: usize, captures: bool) -> io::Result
         // Inherited by accepted sockets (tcp(7)), which saves a system call for each.
         socket.set_tcp_nodelay(true)?;
         if captures {
-            // Best effort: REDIRECT needs no capability.
-            let _ = if address.is_ipv6() {
-                socket.set_ip_transparent_v6(true).and_then(|()| socket.set_ip_transparent_v4(true))
-            } else {
-                socket.set_ip_transparent_v4(true)
-            };
+            accept_captured(&socket, address);
         }
         socket.bind(&address.into())?;
         Ok(socket)
@@ -67,6 +62,16 @@ pub fn listen(address: SocketAddr, workers: usize, captures: bool) -> io::Result
         sockets.push(OwnedFd::from(socket));
     }
     Ok(Listening { address: bound, sockets })
+}
+
+/// Lets a socket take what a TPROXY rule leads to it (IP_TRANSPARENT in ip(7)); best effort, as REDIRECT needs no
+/// capability.
+pub(crate) fn accept_captured(socket: &Socket, address: SocketAddr) {
+    let _ = if address.is_ipv6() {
+        socket.set_ip_transparent_v6(true).and_then(|()| socket.set_ip_transparent_v4(true))
+    } else {
+        socket.set_ip_transparent_v4(true)
+    };
 }
 
 /// Accepts one connection: its socket and the peer, IPv4-mapped addresses as IPv4.

@@ -99,6 +99,7 @@ fn allocations(rounds: usize) -> u64 {
         mail,
         area: segment.worker(0),
         listeners,
+        datagrams: Vec::new(),
         own: addresses.clone().into(),
         policy,
         resolver,
