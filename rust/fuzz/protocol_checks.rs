@@ -7,6 +7,9 @@ use egress_hello::{
     name::{Host, parse_host},
     postgres::{MAX_STARTUP, error_response, read_first},
     protocol::{MAX_NEEDED, recognise},
+    proxy_protocol::{
+        self, CHECKSUM, Connection, Header, MAX_V1, MAX_V2, ProxyError, Version, kind,
+    },
     socks::{self, Command, MAX_GREETING, MAX_LOGIN, MAX_REQUEST, SocksError},
 };
 
@@ -109,4 +112,64 @@ pub fn first_bytes(data: &[u8]) {
     let (end, rest) =
         told.split_last_chunk::<2>().map_or(([1; 2], &told[..0]), |(rest, end)| (*end, rest));
     assert!(end == [0; 2] && !rest[5..].windows(2).any(|two| two == [0; 2]));
+}
+
+/// A header that was read is written and read again; a checksum that is added changes nothing else.
+pub fn proxy_header(data: &[u8]) {
+    let most = MAX_V1.max(MAX_V2);
+    let answer = same_for_any_cut(data, most, proxy_protocol::read, |found| found.len);
+    let mut taken = 0;
+    while taken < data.len() && proxy_protocol::read(&data[..taken]) == Answer::NeedMore {
+        taken += proxy_protocol::missing(&data[..taken]);
+    }
+    let Answer::Found(header) = answer else { return };
+    assert_eq!(taken, header.len, "read in steps of what was missing");
+    assert!(header.len <= if header.version == Version::One { MAX_V1 } else { MAX_V2 });
+    for kind in [kind::ALPN, kind::AUTHORITY, kind::CRC32C, kind::UNIQUE_ID, kind::SSL, kind::NETNS]
+    {
+        assert!(header.tlvs.iter().filter(|tlv| tlv.kind == kind).count() <= 1, "{kind} twice");
+    }
+    let _ = header.authority();
+    if let Ok(Some(ssl)) = header.ssl() {
+        assert!(ssl.over_tls || ssl.common_name().is_none());
+        assert!(ssl.tlvs.iter().filter(|tlv| tlv.kind == kind::SSL_CN).count() <= 1);
+    }
+    if header.connection.source().is_some() {
+        rewrite(&header);
+    }
+}
+
+/// Of a header of version 2 (§2.2).
+const FIRST_ADDRESS_BYTE: usize = 16;
+
+fn rewrite(header: &Header<'_>) {
+    let Connection::Tcp { source, destination } = header.connection else { return };
+    let mut line = Vec::new();
+    proxy_protocol::write_v1(source, destination, &mut line);
+    let again = proxy_protocol::read(&line);
+    assert!(matches!(again, Answer::Found(again) if again.connection == header.connection));
+
+    let mut tlvs: Vec<_> = header.tlvs.iter().filter(|tlv| tlv.kind != kind::CRC32C).collect();
+    tlvs.push(CHECKSUM);
+    let mut binary = Vec::new();
+    match proxy_protocol::write_v2(source, destination, &tlvs, &mut binary) {
+        // An IPv4 address beside an IPv6 one takes the room of one, and a checksum seven bytes.
+        Err(error) => assert!(error == ProxyError::TooLong && header.len > MAX_V2 - 32),
+        Ok(()) => {
+            let Answer::Found(again) = proxy_protocol::read(&binary) else {
+                unreachable!("what was written is read")
+            };
+            assert_eq!((again.connection, again.len), (header.connection, binary.len()));
+            assert!(
+                again
+                    .tlvs
+                    .iter()
+                    .filter(|tlv| tlv.kind != kind::CRC32C)
+                    .eq(header.tlvs.iter().filter(|tlv| tlv.kind != kind::CRC32C))
+            );
+            let mut broken = binary.clone();
+            broken[FIRST_ADDRESS_BYTE] ^= 1;
+            assert_eq!(proxy_protocol::read(&broken), Answer::Malformed(ProxyError::Checksum));
+        }
+    }
 }

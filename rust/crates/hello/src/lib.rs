@@ -14,7 +14,9 @@ pub mod http;
 pub mod name;
 pub mod postgres;
 pub mod protocol;
+pub mod proxy_protocol;
 mod secret;
+mod signature;
 pub mod socks;
 pub mod tls;
 

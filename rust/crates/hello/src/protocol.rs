@@ -4,7 +4,11 @@
 //! own reader to say.
 use std::convert::Infallible;
 
-use crate::Answer;
+use crate::{
+    Answer,
+    proxy_protocol::{SIGNATURE_V1, SIGNATURE_V2},
+    signature::begins,
+};
 
 /// A protocol in which the client speaks first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +30,6 @@ pub enum Protocol {
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const PROXY_V1: &[u8] = b"PROXY ";
-const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const SSH: &[u8] = b"SSH-";
 /// Longest method in bytes, its space included (the longest registered one, UPDATEREDIRECTREF, has 17).
 const METHOD: usize = 25;
@@ -47,7 +49,7 @@ pub fn recognise(first_bytes: &[u8]) -> Answer<Protocol, Infallible> {
             Some(_) => Answer::Not,
         },
         5 => Answer::Found(Protocol::Socks5),
-        b'\r' => whole(first_bytes, PROXY_V2, Protocol::ProxyHeader),
+        b'\r' => whole(first_bytes, SIGNATURE_V2, Protocol::ProxyHeader),
         0 => match first_bytes.first_chunk::<STARTUP>() {
             None if first_bytes.get(1).is_none_or(|&byte| byte == 0) => Answer::NeedMore,
             Some(packet) if is_startup(*packet) => Answer::Found(Protocol::Postgres),
@@ -61,7 +63,7 @@ pub fn recognise(first_bytes: &[u8]) -> Answer<Protocol, Infallible> {
 /// The protocols that begin with capitals.
 fn words(bytes: &[u8]) -> Answer<Protocol, Infallible> {
     for (words, protocol) in
-        [(PREFACE, Protocol::Http2), (PROXY_V1, Protocol::ProxyHeader), (SSH, Protocol::Ssh)]
+        [(PREFACE, Protocol::Http2), (SIGNATURE_V1, Protocol::ProxyHeader), (SSH, Protocol::Ssh)]
     {
         match whole(bytes, words, protocol) {
             Answer::Not => {}
@@ -78,10 +80,10 @@ fn words(bytes: &[u8]) -> Answer<Protocol, Infallible> {
 }
 
 fn whole(bytes: &[u8], wanted: &[u8], protocol: Protocol) -> Answer<Protocol, Infallible> {
-    match (bytes.starts_with(wanted), wanted.starts_with(bytes)) {
-        (true, _) => Answer::Found(protocol),
-        (false, true) => Answer::NeedMore,
-        (false, false) => Answer::Not,
+    match begins(bytes, wanted) {
+        Some(true) => Answer::Found(protocol),
+        Some(false) => Answer::Not,
+        None => Answer::NeedMore,
     }
 }
 

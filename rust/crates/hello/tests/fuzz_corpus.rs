@@ -123,3 +123,25 @@ fn first_bytes_hold() {
     ];
     replay("first_bytes", MUTATIONS, tokens, protocol_checks::first_bytes);
 }
+
+#[test]
+fn proxy_header_holds() {
+    let tokens: &[&[u8]] = &[
+        b"PROXY TCP4 ",
+        b"PROXY TCP6 ",
+        b"PROXY UNKNOWN",
+        b"192.0.2.1 ",
+        b"::ffff:1.2.3.4 ",
+        b" 443",
+        b"\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n",
+        b"\x21\x11\x00\x0c",
+        b"\x21\x21\x00\x24",
+        b"\x20\x00\x00\x00",
+        b"\x03\x00\x04",
+        b"\x04\x00\x00",
+        b"\xea\x00\x01a",
+        b"\x20\x00\x09\x07\0\0\0\0\x22\0\x01a",
+    ];
+    replay("proxy_header", MUTATIONS, tokens, protocol_checks::proxy_header);
+}
