@@ -138,6 +138,7 @@ cdef inline void render(Text *t, Words5 *words, const char *record) noexcept nog
     put_flag(t, flags & 4, b'"stale",')
     put_flag(t, flags & 8, b'"audit",')
     put_flag(t, flags & 16, b'"spliced",')
+    put_flag(t, flags & 32, b'"dns_name",')
     t.len -= t.len > before
     put(t, b'],"other_name":')
     put_name(t, record + RECORD_OTHER, min(<int> egress_u8(record + RECORD_OTHER_LEN), <int> SIZE_OTHER))

@@ -49,7 +49,8 @@ class Listener(Section, frozen=True):
             "How the destination is learned: `tls` (the name in the TLS hello), `connect` (HTTP CONNECT), `socks5` "
             "(RFC 1928, without a login), `transparent` (captured by REDIRECT or TPROXY: where it was going, and the "
             "name in its TLS hello) or `tcp` (fixed, see `to`). One word, or a list: what a client speaks is then told "
-            "by its first bytes. `transparent` and `tcp` stand alone.",
+            "by its first bytes. `transparent` and `tcp` stand alone, and so does `dns`, which answers questions for "
+            "the names that the source may reach, over UDP and TCP.",
             "tls",
             ["connect", "socks5"],
         ),
@@ -271,7 +272,16 @@ class Rule(Section, frozen=True):
         default_factory=Connections
     )
     dial: (
-        Annotated[str, _doc("Host and port that are dialled instead of the name.", "edge.partner.com:8443")] | UnsetType
+        Annotated[
+            str,
+            _doc(
+                "Host and port that are dialled instead of the name. `original`: a captured connection goes to the "
+                "address that it was captured on its way to, if the name has that address, and is refused if not.",
+                "edge.partner.com:8443",
+                "original",
+            ),
+        ]
+        | UnsetType
     ) = UNSET
     sni: Annotated[
         Literal["agree", "any"], _doc("Whether the TLS name inside a CONNECT tunnel must be the name of the CONNECT.")

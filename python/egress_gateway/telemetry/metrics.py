@@ -138,6 +138,35 @@ RESOLVER: Final[Mapping[str, Metric]] = {
         (),
         "Questions that waited in vain for their query to begin: too many were under way, of their domain or of all.",
     ),
+    "client_queries": Metric("egress_dns_listener_queries_total", "counter", (), "Messages to dns listeners."),
+    "client_answered": Metric(
+        "egress_dns_listener_answered_total",
+        "counter",
+        (),
+        "Questions answered with addresses, or that there are none.",
+    ),
+    "client_refused": Metric("egress_dns_listener_refused_total", "counter", (), "Questions refused by policy."),
+    "client_screened": Metric(
+        "egress_dns_listener_screened_total",
+        "counter",
+        (),
+        "Those of the refused whose name is allowed and whose addresses are not: private ones, say.",
+    ),
+    "client_failed": Metric(
+        "egress_dns_listener_failed_total", "counter", (), "Questions that the name servers failed to answer."
+    ),
+    "client_malformed": Metric(
+        "egress_dns_listener_malformed_total", "counter", (), "Messages that are no query, or of a kind not answered."
+    ),
+    "client_overload": Metric(
+        "egress_dns_listener_overload_total", "counter", (), "Questions not asked further: too many were waiting."
+    ),
+    "handed_names": Metric(
+        "egress_dns_handed_names", "gauge", (), "Names remembered for the addresses that sources were told."
+    ),
+    "flows_named": Metric(
+        "egress_dns_named_flows_total", "counter", (), "Captured connections to an address that their source was told."
+    ),
 }
 
 

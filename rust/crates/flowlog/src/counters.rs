@@ -70,6 +70,24 @@ counters! {
         QueryMicroseconds "query_microseconds",
         /// Questions that waited in vain for a query to begin.
         GivenUp "given_up",
+        /// Messages that DNS listeners received.
+        ClientQueries "client_queries",
+        /// Answered with addresses, or that there are none.
+        ClientAnswered "client_answered",
+        /// Refused by policy.
+        ClientRefused "client_refused",
+        /// Those of them that were refused for the name's addresses.
+        ClientScreened "client_screened",
+        /// The name servers failed.
+        ClientFailed "client_failed",
+        /// No queries, or of a kind that is not answered.
+        ClientMalformed "client_malformed",
+        /// Too many were waiting.
+        ClientOverload "client_overload",
+        /// Names remembered for the addresses that sources were told (a gauge).
+        HandedNames "handed_names",
+        /// Flows to an address that the source was told under a name.
+        FlowsNamed "flows_named",
     }
 }
 

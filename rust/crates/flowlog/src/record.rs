@@ -21,6 +21,8 @@ pub mod flags {
     pub const AUDIT: u32 = 8;
     /// Bytes moved through a pipe at least once.
     pub const SPLICED: u32 = 16;
+    /// The name is the one under which a DNS listener told the source this address.
+    pub const DNS_NAME: u32 = 32;
 }
 
 /// What became of one accepted connection. Times in microseconds are `NONE_U32` where the step did not happen.

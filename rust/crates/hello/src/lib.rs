@@ -8,6 +8,7 @@
 
 pub mod connect;
 mod cursor;
+pub mod dns;
 mod errors;
 mod head;
 pub mod http;

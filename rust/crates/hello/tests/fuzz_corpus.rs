@@ -1,6 +1,8 @@
 //! Replays the seed corpus of the fuzz targets, and mutations of it, with a stable compiler.
 #[path = "../../../fuzz/checks.rs"]
 mod checks;
+#[path = "../../../fuzz/dns_checks.rs"]
+mod dns_checks;
 #[path = "../../../fuzz/protocol_checks.rs"]
 mod protocol_checks;
 #[path = "../../../fuzz/replay.rs"]
@@ -144,4 +146,22 @@ fn proxy_header_holds() {
         b"\x20\x00\x09\x07\0\0\0\0\x22\0\x01a",
     ];
     replay("proxy_header", MUTATIONS, tokens, protocol_checks::proxy_header);
+}
+
+#[test]
+fn dns_query_holds() {
+    let tokens: &[&[u8]] = &[
+        b"\0\0",
+        b"\0\x01\0\x01",
+        b"\0\x1c",
+        b"\x01\x20",
+        b"\xc0\x0c",
+        b"\x03www\x07example\0",
+        b"\x3f",
+        b"\x01.",
+        b"\0\0\x29\x04\xd0\0\0\0\0\0\0",
+        b"\0\x0a\0\x08abcdefgh",
+        b"\x80\0",
+    ];
+    replay("dns_query", MUTATIONS, tokens, dns_checks::dns_query);
 }

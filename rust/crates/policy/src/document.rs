@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the document that this crate reads.
 pub(crate) const VERSION: u32 = 1;
+/// A rule's `dial` that stands for the captured address.
+pub(crate) const ORIGINAL: &str = "original";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,6 +128,7 @@ pub(crate) struct Rule {
     pub until: Option<u64>,
     #[serde(default)]
     pub connections: Connections,
+    /// `host:port`, or [`ORIGINAL`].
     pub dial: Option<String>,
     #[serde(default)]
     pub sni: Sni,

@@ -101,6 +101,8 @@ pub(crate) mod rule_flag {
     /// The mode in force is audit, be it the rule's own or the default's.
     pub(crate) const AUDIT: u32 = 2;
     pub(crate) const SNI_ANY: u32 = 4;
+    /// The captured address is dialled.
+    pub(crate) const ORIGINAL: u32 = 8;
 }
 
 /// A rule without its destinations and sources.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
-use crate::document::{Document, Rule, Sni};
+use crate::document::{Document, ORIGINAL, Rule, Sni};
 use crate::flat::*;
 use crate::list::List;
 use crate::names::NamesBuilder;
@@ -253,6 +253,7 @@ fn record(
         (rule_flag::DENY, rule.deny),
         (rule_flag::AUDIT, audited(rule, document)),
         (rule_flag::SNI_ANY, rule.sni == Sni::Any),
+        (rule_flag::ORIGINAL, rule.dial.as_deref() == Some(ORIGINAL)),
     ] {
         flags |= if set { flag } else { 0 };
     }

@@ -4,7 +4,8 @@
 //! `pattern` and `list`), refuses what is ambiguous (`ties`), and lays the rest out flat (`layout`, `flat`,
 //! `names`, `nets`). [`Snapshot::open`] checks those bytes once (`verify`). The way of a flow:
 //! [`Snapshot::source`] when it is accepted, [`Snapshot::decide`] when it has named its destination,
-//! [`Snapshot::screen`] for each address before that is dialled. For people: [`Snapshot::explain`].
+//! [`Snapshot::screen`] for each address before that is dialled. A DNS listener asks
+//! [`Snapshot::may_resolve`], which asks those two. For people: [`Snapshot::explain`].
 #![forbid(unsafe_code)]
 
 mod address;
@@ -24,6 +25,7 @@ mod nets;
 mod pattern;
 mod problem;
 mod proposal;
+mod resolve;
 mod rules;
 mod screen;
 mod settings;
@@ -42,6 +44,7 @@ pub use explain::{AddressNote, Candidate, Explanation, RuleRef};
 pub use flat::reseal;
 pub use message::{MAX_MESSAGE, MessageValues, render_message};
 pub use problem::{PathPart, Problem};
+pub use resolve::Resolving;
 pub use screen::{Origin, Screened};
 pub use settings::{Accepts, Listener, Resolver, Settings, Timeouts};
 pub use snapshot::{RuleId, RuleView, Snapshot, SnapshotError, SourceClass, Terms};

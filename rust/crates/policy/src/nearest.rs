@@ -73,10 +73,25 @@ impl Snapshot {
                 }
             }
         }
-        let anywhere =
-            self.nets().nodes.first().map(|root| root.atom.get()).filter(|atom| *atom != NONE);
-        out.extend(anywhere.map(|atom| Matched { atom, text: "*".to_owned() }));
+        out.extend(self.anywhere().map(|atom| Matched { atom, text: "*".to_owned() }));
         out
+    }
+
+    /// The destinations that hold a name, most specific first, `*` included.
+    pub(crate) fn atoms_of_name(&self, name: &[u8]) -> Vec<u32> {
+        let mut found: Vec<(usize, u32)> = self.suffixes(name).collect();
+        found.reverse();
+        let members = |(start, class): &(usize, u32)| {
+            let not = if *start == 0 { form::BELOW } else { form::EXACT };
+            let atoms = self.members(*class).iter().map(|atom| atom.get());
+            atoms.filter(move |atom| self.form(*atom) != Some(not))
+        };
+        found.iter().flat_map(members).chain(self.anywhere()).collect()
+    }
+
+    /// The destination `*`, where rules speak of it.
+    fn anywhere(&self) -> Option<u32> {
+        self.nets().nodes.first().map(|root| root.atom.get()).filter(|atom| *atom != NONE)
     }
 
     /// (where it begins, class) of each suffix of `name` that the table holds, shortest first.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use egress_hello::name::{Host, Name, parse_authority, parse_host};
 use ipnet::IpNet;
 
-use crate::document::{Document, Mode, Rule, Sni, To};
+use crate::document::{Document, Mode, ORIGINAL, Rule, Sni, To};
 use crate::flat::{NONE, form};
 use crate::from;
 use crate::list::List;
@@ -237,7 +237,7 @@ fn check_texts(rule: &Rule, index: usize, problems: &mut Problems) {
     if let Some(Err((message, fix))) = rule.message.as_deref().map(check_template) {
         problems.add(at("message"), "bad_message", message, fix);
     }
-    if let Some(dial) = &rule.dial
+    if let Some(dial) = rule.dial.as_ref().filter(|dial| *dial != ORIGINAL)
         && let Err(why) = parse_authority(dial.as_bytes())
     {
         problems.add(

@@ -56,8 +56,14 @@ pub struct Accepts(u8);
 
 impl Accepts {
     /// The words that a policy may say.
-    const WORDS: [Accept; 5] =
-        [Accept::Tls, Accept::Connect, Accept::Socks5, Accept::Transparent, Accept::Tcp];
+    const WORDS: [Accept; 6] = [
+        Accept::Tls,
+        Accept::Connect,
+        Accept::Socks5,
+        Accept::Transparent,
+        Accept::Tcp,
+        Accept::Dns,
+    ];
 
     /// One protocol.
     pub const fn only(accept: Accept) -> Self {
@@ -122,6 +128,11 @@ pub struct Resolver {
 }
 
 impl Settings {
+    /// Whether clients may ask us for names, and connect to the addresses that we told them.
+    pub fn tells_names(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.accept.has(Accept::Dns))
+    }
+
     /// The typed settings; mistakes are added to `problems`, and then the result is not to be used.
     pub(crate) fn check(raw: &document::Settings, problems: &mut Problems) -> Self {
         let t = &raw.timeouts;
@@ -283,6 +294,12 @@ fn check_accept(
             "bad_accept",
             format!("`[{accepts}]`: what is captured was not meant for the gateway"),
             "give transparent a listener of its own",
+        ),
+        (Accept::Several, _) if accepts.has(Accept::Dns) => problems.add(
+            at("accept"),
+            "bad_accept",
+            format!("`[{accepts}]`: dns answers questions and leads nowhere"),
+            "give dns a listener of its own",
         ),
         (Accept::Tcp, None) => problems.add(
             at("to"),

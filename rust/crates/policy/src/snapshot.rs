@@ -36,6 +36,8 @@ pub struct Terms<'a> {
     pub dial: Option<&'a (Host, u16)>,
     /// The SNI inside a CONNECT tunnel may differ from the CONNECT host.
     pub sni_any: bool,
+    /// A captured flow goes to the address that it was captured on its way to, if that is one of its name's.
+    pub original: bool,
 }
 
 /// The terms and the description of a rule.
@@ -235,6 +237,7 @@ impl Snapshot {
         Some(Terms {
             dial: self.dials.get(record.dial.get() as usize),
             sni_any: record.flags.get() & rule_flag::SNI_ANY != 0,
+            original: record.flags.get() & rule_flag::ORIGINAL != 0,
         })
     }
 

@@ -131,6 +131,8 @@ vocabulary! {
         Several = 5 "several",
         /// Captured on its way: the address that it was for, and the name in its first bytes.
         Transparent = 6 "transparent",
+        /// Names are asked for, over UDP and TCP.
+        Dns = 7 "dns",
     }
 }
 

@@ -186,6 +186,10 @@ fn terms_come_back_as_written() {
         (view.terms.sni_any, view.max_connections, view.new_per_second, view.deny),
         (true, Some(5), Some(6), false)
     );
+    assert!(!view.terms.original);
     assert!(snapshot.rule(RuleId(1)).is_none());
     assert_eq!(snapshot.settings().listeners[0].bind.port(), 8443);
+    let captured = open(json!([rule("a", &["x.org"], json!({"dial": "original"}))]));
+    let terms = captured.terms(RuleId(0)).unwrap();
+    assert_eq!((terms.dial, terms.original), (None, true));
 }

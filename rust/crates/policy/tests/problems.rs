@@ -98,6 +98,7 @@ fn each_mistake_outside_the_rules_has_its_code() {
         ("bad_accept", Box::new(listener("accept", json!(["tls", "several"])))),
         ("bad_accept", Box::new(listener("accept", json!(["tls", "tls"])))),
         ("bad_accept", Box::new(listener("accept", json!(["tls", "tcp"])))),
+        ("bad_accept", Box::new(listener("accept", json!(["dns", "tls"])))),
         ("bad_accept", Box::new(listener("accept", json!([])))),
         ("needs_to", Box::new(listener("accept", json!(["tcp"])))),
         ("unused_to", Box::new(listener("to", json!("x.org:1")))),

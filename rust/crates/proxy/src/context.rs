@@ -67,6 +67,10 @@ impl FlowToken {
     pub(crate) fn number(self) -> u64 {
         self.side(CLIENT).0 as u64
     }
+
+    pub(crate) fn of_number(number: u64) -> Self {
+        Self::read(Token(usize::try_from(number).unwrap_or(usize::MAX))).0
+    }
 }
 
 /// How long the machine's addresses are taken to be what they were.

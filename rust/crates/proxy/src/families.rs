@@ -21,6 +21,20 @@ const MAX_ADDRESSES: usize = 8;
 /// this leaves room for; beyond that a connection now is worth more than a choice.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(500);
 
+/// How a resolution has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub end: End,
+    /// The name does not exist, for any type (RFC 8020).
+    pub absent: bool,
+}
+
+impl Failure {
+    pub(crate) fn of(end: End) -> Self {
+        Self { end, absent: false }
+    }
+}
+
 /// The addresses of `name` and until when they hold.
 ///
 /// # Errors
@@ -30,19 +44,19 @@ pub(crate) async fn lookup(
     resolver: &TokioResolver,
     name: &Name,
     patience: Duration,
-) -> Result<(Arc<[IpAddr]>, Instant), End> {
+) -> Result<(Arc<[IpAddr]>, Instant), Failure> {
     let mut families = JoinSet::new();
     for kind in [RecordType::A, RecordType::AAAA] {
         families.spawn_local(family(resolver.clone(), format!("{name}."), kind));
     }
     let mut deadline = tokio::time::Instant::now() + patience;
     let mut found: Option<(Vec<IpAddr>, Instant)> = None;
-    let mut failure = End::ResolveNoName;
+    let mut failure = Failure { end: End::ResolveNoName, absent: true };
     loop {
         let outcome = match timeout_at(deadline, families.join_next()).await {
             Ok(None) => break,
-            Ok(Some(joined)) => joined.unwrap_or(Err(End::ResolveFailed)),
-            Err(_) => Err(End::ResolveTimeout),
+            Ok(Some(joined)) => joined.unwrap_or(Err(Failure::of(End::ResolveFailed))),
+            Err(_) => Err(Failure::of(End::ResolveTimeout)),
         };
         match outcome {
             Ok((ips, until)) => {
@@ -51,8 +65,8 @@ pub(crate) async fn lookup(
                 *earliest = until.min(*earliest);
                 deadline = deadline.min(tokio::time::Instant::now() + RESOLUTION_DELAY);
             }
-            Err(end) => {
-                failure = worse(failure, end);
+            Err(met) => {
+                failure = worse(failure, met);
                 if tokio::time::Instant::now() >= deadline {
                     break;
                 }
@@ -69,8 +83,8 @@ async fn family(
     resolver: TokioResolver,
     name: String,
     kind: RecordType,
-) -> Result<(Vec<IpAddr>, Instant), End> {
-    let lookup = resolver.lookup(name, kind).await.map_err(|error| end_of(&error))?;
+) -> Result<(Vec<IpAddr>, Instant), Failure> {
+    let lookup = resolver.lookup(name, kind).await.map_err(|error| failure_of(&error))?;
     // Aliases on the way are records of other types.
     let addresses = lookup.answers().iter().filter_map(|record| match record.data {
         RData::A(a) => Some(IpAddr::V4(a.0)),
@@ -79,24 +93,26 @@ async fn family(
     });
     let addresses: Vec<IpAddr> = addresses.take(MAX_ADDRESSES).collect();
     if addresses.is_empty() {
-        return Err(End::ResolveNoName);
+        return Err(Failure::of(End::ResolveNoName));
     }
     Ok((addresses, lookup.valid_until()))
 }
 
 /// That a name does not exist is only believed when nothing else went wrong.
-fn worse(one: End, other: End) -> End {
-    match (one, other) {
+fn worse(one: Failure, other: Failure) -> Failure {
+    let end = match (one.end, other.end) {
         (End::ResolveFailed, _) | (_, End::ResolveFailed) => End::ResolveFailed,
         (End::ResolveTimeout, _) | (_, End::ResolveTimeout) => End::ResolveTimeout,
         _ => End::ResolveNoName,
-    }
+    };
+    Failure { end, absent: one.absent && other.absent }
 }
 
-fn end_of(error: &NetError) -> End {
-    match error {
+fn failure_of(error: &NetError) -> Failure {
+    let end = match error {
         NetError::Timeout => End::ResolveTimeout,
         error if error.is_nx_domain() || error.is_no_records_found() => End::ResolveNoName,
         _ => End::ResolveFailed,
-    }
+    };
+    Failure { end, absent: error.is_nx_domain() }
 }

@@ -118,6 +118,8 @@ pub(crate) struct Flow {
     pub stage: Stage,
     pub destination: Option<Host>,
     pub port: u16,
+    /// The address that a captured connection was for.
+    pub captured: Option<IpAddr>,
     pub decision: Option<Decision>,
     pub generation: u64,
     pub verdict: Verdict,

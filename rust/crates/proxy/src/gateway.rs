@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +20,7 @@ use crate::installed::{Installed, needs_restart};
 use crate::log;
 use crate::message::{FromControl, Received, Refusal, ToControl, VERSION, WorkerStatus};
 use crate::options::Options;
-use crate::running::{MAX_FLOWS, MAX_WORKERS, Running};
+use crate::running::{MAX_FLOWS, MAX_WORKERS, OTHER_AREAS, Running};
 use crate::worker::Mail;
 
 /// The policy was broken when the gateway was started (sysexits.h: EX_CONFIG).
@@ -78,7 +78,7 @@ pub fn run(options_json: &[u8]) -> io::Result<i32> {
     // touches take no memory.
     let geometry = Geometry {
         workers: u32::try_from(egress_sys::allowed_cpus().clamp(MIN_WORKER_AREAS, MAX_WORKERS))
-            .unwrap_or(u32::MAX),
+            .map_or(u32::MAX, |workers| workers + OTHER_AREAS),
         ring_capacity: options.ring_records.clamp(1024, 1 << 20).next_power_of_two(),
         live_capacity: MAX_FLOWS,
     };
@@ -223,8 +223,11 @@ impl Gateway {
         self.stop_at = Some(Instant::now() + patience);
         let (done, answers) = mpsc::channel();
         self.post_all(|| Mail::Drain { done: done.clone() });
+        if let Some(running) = &self.running {
+            running.resolver.drain();
+        }
         drop(done);
-        let open = self.gather(&answers);
+        let open = Self::gather(&answers);
         // Said only now: whoever waits for it may count on new connections being refused.
         log::info(&format!(
             "draining: {open} flows have {} s to end; a second signal stops at once",
@@ -233,17 +236,20 @@ impl Gateway {
         self.control.send(ToControl::Draining {}, &[]);
     }
 
-    /// Adds up what every worker answers; one that does not answer in time is left out.
-    fn gather(&self, answers: &mpsc::Receiver<u64>) -> u64 {
+    /// Adds up what all those answer who hold the other end; one that does not answer in time is left out.
+    fn gather(answers: &mpsc::Receiver<u64>) -> u64 {
         let until = Instant::now() + WORKER_PATIENCE;
         let mut sum = 0;
-        for _ in 0..self.running.as_ref().map_or(0, |running| running.workers.len()) {
+        loop {
             match answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(answer) => sum += answer,
-                Err(_) => log::warn("a worker is slow to answer"),
+                Err(RecvTimeoutError::Disconnected) => return sum,
+                Err(RecvTimeoutError::Timeout) => {
+                    log::warn("a thread is slow to answer");
+                    return sum;
+                }
             }
         }
-        sum
     }
 
     fn on_time(&mut self) -> io::Result<()> {
@@ -454,9 +460,9 @@ impl Gateway {
             let policy = Arc::clone(installed);
             worker.mailbox.post(Mail::Install { policy, epoch, done: done.clone() });
         }
-        drop(done);
+        running.resolver.install(Arc::clone(installed), done);
         running.installed = Arc::clone(installed);
-        self.gather(&answers)
+        Self::gather(&answers)
     }
 
     /// Whether the end has come: all workers have drained, or one of them failed.

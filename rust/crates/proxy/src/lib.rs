@@ -2,12 +2,14 @@
 //!
 //! The path of a connection: `worker` (accept) → `steps::hear` → `steps::judge` → `steps::reach` (`resolver`, `dial`) →
 //! `steps::carry` (`relay`) or `steps::refuse` → `flow` (the record, written on drop).
+//! The path of a question to a DNS listener: `dns` → `resolver` → `dns`.
 //! The path of a policy change: `gateway::on_message` → `install` → `swap` → `worker::read_mail` → `steps::judge`.
 #![forbid(unsafe_code)]
 
 mod context;
 mod control;
 mod dial;
+mod dns;
 mod families;
 mod flow;
 mod gateway;

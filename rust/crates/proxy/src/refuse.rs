@@ -35,7 +35,7 @@ impl Refusal<'_> {
             Accept::Tls => self.alert(),
             Accept::Connect => self.http(),
             Accept::Socks5 => self.socks(),
-            Accept::Tcp | Accept::Several | Accept::Transparent => Vec::new(),
+            Accept::Tcp | Accept::Several | Accept::Transparent | Accept::Dns => Vec::new(),
         }
     }
 

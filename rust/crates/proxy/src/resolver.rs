@@ -4,12 +4,16 @@
 //! better than none for a bounded time while the servers are away (RFC 8767). Workers keep what they are told until it
 //! expires.
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use egress_flowlog::{Counters, ResolverCounter as Count};
@@ -18,11 +22,13 @@ use egress_policy::{End, Resolver as Settings};
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{Resolver, TokioResolver};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
-use crate::families;
+use crate::dns::{Bound, Front};
+use crate::families::{self, Failure};
+use crate::installed::Installed;
 
 /// Queries under way at once; further ones wait their turn. A name whose servers stay silent takes up to 12 descriptors
 /// (two families, two servers, three tries each), hence one query for so many that the process may have.
@@ -51,16 +57,22 @@ pub(crate) struct Addresses {
 }
 
 /// A name's addresses, or how the resolution ended.
-pub(crate) type Answer = Result<Addresses, End>;
+pub(crate) type Answer = Result<Addresses, Failure>;
 
-/// Where an answer goes: called on the resolver's thread. The epoch is that of the settings by which it was found.
+/// Where answers go: called on the resolver's thread.
 pub(crate) trait Reply: Send {
+    /// The epoch is that of the settings by which the answer was found.
     fn reply(&self, token: u64, name: &Name, answer: &Answer, epoch: u64);
+    /// The names under which `address` was told to the source that was asked about, newest first.
+    fn handed(&self, token: u64, address: IpAddr, names: Vec<Name>);
 }
 
 enum Message {
     Ask { name: Name, worker: usize, token: u64 },
+    Handed { source: IpAddr, address: IpAddr, worker: usize, token: u64 },
     Configure { settings: Box<Settings>, epoch: u64 },
+    Install { policy: Arc<Installed>, done: Sender<u64> },
+    Drain,
 }
 
 /// The workers' end.
@@ -79,6 +91,21 @@ impl Handle {
         let _ = self.0.send(Message::Ask { name, worker, token });
     }
 
+    /// Asks under which names `source` was told `address`; the answer reaches the worker with `token`.
+    pub(crate) fn handed(&self, source: IpAddr, address: IpAddr, worker: usize, token: u64) {
+        let _ = self.0.send(Message::Handed { source, address, worker, token });
+    }
+
+    /// Questions of clients are judged by `policy` from now on; `done` is told when they are.
+    pub(crate) fn install(&self, policy: Arc<Installed>, done: Sender<u64>) {
+        let _ = self.0.send(Message::Install { policy, done });
+    }
+
+    /// Questions of clients are no longer taken.
+    pub(crate) fn drain(&self) {
+        let _ = self.0.send(Message::Drain);
+    }
+
     /// Takes new settings, whose epoch is higher than that of any before (0 at the start): the cache starts anew, and
     /// questions that are open are not answered. Workers ask them again with the policy that the settings are part of.
     pub(crate) fn configure(&self, settings: Settings, epoch: u64) {
@@ -86,17 +113,18 @@ impl Handle {
     }
 }
 
-/// Starts the thread; it ends when the last handle is dropped.
+/// Starts the thread; it ends when the last handle is dropped. `bound` is where clients ask for names, if anywhere.
 pub(crate) fn start(
     settings: Settings,
     replies: Vec<Box<dyn Reply>>,
     counters: Counters,
+    bound: Option<Bound>,
 ) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
         let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, serve(settings, receiver, replies, counters));
+        local.block_on(&runtime, serve(settings, receiver, replies, counters, bound));
     })?;
     Ok((Handle(sender), thread))
 }
@@ -118,7 +146,8 @@ impl Entry {
     }
 }
 
-struct Shared {
+/// The cache, and the questions that are open.
+pub(crate) struct Shared {
     settings: Settings,
     resolver: Option<TokioResolver>,
     epoch: u64,
@@ -134,10 +163,18 @@ struct Shared {
     domains: HashMap<Box<str>, Rc<Semaphore>>,
 }
 
-/// A flow that waits for an answer.
+/// Who waits for an answer.
+enum To {
+    Worker {
+        worker: usize,
+        token: u64,
+    },
+    /// A question of a client of our own.
+    Client(oneshot::Sender<Answer>),
+}
+
 struct Waiter {
-    worker: usize,
-    token: u64,
+    to: To,
     asked: Instant,
 }
 
@@ -146,6 +183,7 @@ async fn serve(
     mut receiver: mpsc::UnboundedReceiver<Message>,
     replies: Vec<Box<dyn Reply>>,
     counters: Counters,
+    bound: Option<Bound>,
 ) {
     let resolver = build(&settings);
     let most_queries = most_queries();
@@ -162,9 +200,31 @@ async fn serve(
         permits: Rc::new(Semaphore::new(most_queries)),
         domains: HashMap::new(),
     }));
+    let front = bound.map(|bound| Front::start(bound, &shared, counters));
     while let Some(message) = receiver.recv().await {
         match message {
-            Message::Ask { name, worker, token } => ask(&shared, name, worker, token),
+            Message::Ask { name, worker, token } => {
+                counters.add(Count::Asked, 1);
+                ask(&shared, name, To::Worker { worker, token });
+            }
+            Message::Handed { source, address, worker, token } => {
+                let names = front.as_ref().map(|front| front.handed(source, address));
+                if let Some(reply) = shared.borrow().replies.get(worker) {
+                    reply.handed(token, address, names.unwrap_or_default());
+                }
+            }
+            Message::Install { policy, done } => {
+                if let Some(front) = &front {
+                    front.install(policy);
+                }
+                // It closes no flow.
+                let _ = done.send(0);
+            }
+            Message::Drain => {
+                if let Some(front) = &front {
+                    front.drain();
+                }
+            }
             Message::Configure { settings, epoch } => {
                 let mut this = shared.borrow_mut();
                 this.resolver = build(&settings);
@@ -192,11 +252,17 @@ fn domain_of(name: &Name) -> &str {
     psl::domain_str(name.as_str()).unwrap_or(name.as_str())
 }
 
-fn ask(shared: &Rc<RefCell<Shared>>, name: Name, worker: usize, token: u64) {
+/// The addresses of `name`, from the cache or asked for. An error: the settings have changed meanwhile.
+pub(crate) fn look_up(shared: &Rc<RefCell<Shared>>, name: Name) -> oneshot::Receiver<Answer> {
+    let (sender, receiver) = oneshot::channel();
+    ask(shared, name, To::Client(sender));
+    receiver
+}
+
+fn ask(shared: &Rc<RefCell<Shared>>, name: Name, to: To) {
     let mut this = shared.borrow_mut();
     let now = Instant::now();
-    let waiter = Waiter { worker, token, asked: now };
-    this.counters.add(Count::Asked, 1);
+    let waiter = Waiter { to, asked: now };
     if let Some(entry) = this.cache.get_mut(&name)
         && entry.fresh(now)
     {
@@ -204,7 +270,7 @@ fn ask(shared: &Rc<RefCell<Shared>>, name: Name, worker: usize, token: u64) {
         let answer = entry.answer.clone();
         let stale = matches!(&answer, Ok(addresses) if addresses.stale);
         this.counters.add(if stale { Count::Stale } else { Count::Hits }, 1);
-        this.tell(&waiter, &name, &answer);
+        this.tell(waiter, &name, &answer);
         return;
     }
     if let Some(waiting) = this.waiting.get_mut(&name) {
@@ -220,7 +286,7 @@ fn ask(shared: &Rc<RefCell<Shared>>, name: Name, worker: usize, token: u64) {
     let domain = Rc::clone(domain);
     if Rc::strong_count(&domain) > MAX_WAITING_OF_DOMAIN || this.waiting.len() >= MAX_WAITING {
         let answer = this.instead(&name, now);
-        this.tell(&waiter, &name, &answer);
+        this.tell(waiter, &name, &answer);
         this.release(&name);
         return;
     }
@@ -268,7 +334,7 @@ impl Query {
         };
         let started = Instant::now();
         let outcome = match resolver {
-            None => Err(End::ResolveFailed),
+            None => Err(Failure::of(End::ResolveFailed)),
             Some(resolver) => families::lookup(&resolver, name, patience).await,
         };
         let mut this = shared.borrow_mut();
@@ -278,7 +344,7 @@ impl Query {
         );
         let answer = this.settle(name, outcome);
         for waiter in this.waiting.remove(name).unwrap_or_default() {
-            this.tell(&waiter, name, &answer);
+            this.tell(waiter, name, &answer);
         }
     }
 }
@@ -289,9 +355,15 @@ impl Shared {
         self.settings.timeout * self.settings.attempts.max(1)
     }
 
-    fn tell(&self, waiter: &Waiter, name: &Name, answer: &Answer) {
-        if let Some(reply) = self.replies.get(waiter.worker) {
-            reply.reply(waiter.token, name, answer, self.epoch);
+    fn tell(&self, waiter: Waiter, name: &Name, answer: &Answer) {
+        match waiter.to {
+            To::Worker { worker, token } => {
+                if let Some(reply) = self.replies.get(worker) {
+                    reply.reply(token, name, answer, self.epoch);
+                }
+            }
+            // A client that has gone needs no answer.
+            To::Client(sender) => drop(sender.send(answer.clone())),
         }
     }
 
@@ -305,7 +377,7 @@ impl Shared {
         let next = waiting.first().map(|waiter| waiter.asked + patience);
         for waiter in over {
             let answer = self.instead(name, now);
-            self.tell(&waiter, name, &answer);
+            self.tell(waiter, name, &answer);
         }
         next
     }
@@ -313,7 +385,7 @@ impl Shared {
     /// What is told where no query can be made: it says nothing about the name, so it is not kept.
     fn instead(&self, name: &Name, now: Instant) -> Answer {
         self.counters.add(Count::GivenUp, 1);
-        self.stale(name, now).map(|(known, _)| known).ok_or(End::ResolveTimeout)
+        self.stale(name, now).map(|(known, _)| known).ok_or(Failure::of(End::ResolveTimeout))
     }
 
     /// An answer that has expired and still may be used, and until when.
@@ -338,7 +410,11 @@ impl Shared {
     }
 
     /// Counts the outcome, keeps it, and gives what the waiting flows are told.
-    fn settle(&mut self, name: &Name, outcome: Result<(Arc<[IpAddr]>, Instant), End>) -> Answer {
+    fn settle(
+        &mut self,
+        name: &Name,
+        outcome: Result<(Arc<[IpAddr]>, Instant), Failure>,
+    ) -> Answer {
         let now = Instant::now();
         let s = &self.settings;
         let (answer, stale_until) = match outcome {
@@ -348,18 +424,16 @@ impl Shared {
                 let until = now + ttl;
                 (Ok(Addresses { ips, until, stale: false }), until + s.stale)
             }
-            Err(End::ResolveNoName) => {
+            Err(failure @ Failure { end: End::ResolveNoName, .. }) => {
                 self.counters.add(Count::NoName, 1);
-                (Err(End::ResolveNoName), now + s.negative_ttl)
+                (Err(failure), now + s.negative_ttl)
             }
-            Err(end) => {
-                self.counters.add(
-                    if end == End::ResolveTimeout { Count::Timeout } else { Count::Failed },
-                    1,
-                );
+            Err(failure) => {
+                let timeout = failure.end == End::ResolveTimeout;
+                self.counters.add(if timeout { Count::Timeout } else { Count::Failed }, 1);
                 match self.stale(name, now) {
                     Some((known, stale_until)) => (Ok(known), stale_until),
-                    None => (Err(end), now + FAILURE_TTL),
+                    None => (Err(failure), now + FAILURE_TTL),
                 }
             }
         };
@@ -429,127 +503,4 @@ fn server(address: &SocketAddr) -> NameServerConfig {
     config.connections =
         vec![with_port(ConnectionConfig::udp()), with_port(ConnectionConfig::tcp())];
     config
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::UdpSocket;
-    use std::sync::atomic::AtomicU64;
-
-    use egress_flowlog::{Geometry, Segment};
-    use egress_hello::name::{Host, parse_host};
-
-    use super::*;
-
-    impl Reply for std::sync::mpsc::Sender<(u64, Answer, u64)> {
-        fn reply(&self, token: u64, _: &Name, answer: &Answer, epoch: u64) {
-            let _ = self.send((token, answer.clone(), epoch));
-        }
-    }
-
-    fn name(text: &str) -> Name {
-        match parse_host(text.as_bytes()).unwrap() {
-            Host::Name(name) => name,
-            Host::Ip(ip) => unreachable!("{ip}"),
-        }
-    }
-
-    /// A name server that gives 192.0.2.1 to every name for which `speaks` holds, and says nothing of the others.
-    fn name_server(speaks: impl Fn(&str) -> bool + Send + 'static) -> SocketAddr {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
-        std::thread::spawn(move || {
-            let mut query = [0; 512];
-            while let Ok((len, peer)) = socket.recv_from(&mut query) {
-                let mut end = 12;
-                let mut labels = Vec::new();
-                while query[end] != 0 {
-                    let label = &query[end + 1..=end + usize::from(query[end])];
-                    labels.push(String::from_utf8_lossy(label).into_owned());
-                    end += 1 + label.len();
-                }
-                end += 5;
-                assert!(end <= len);
-                if !speaks(&labels.join(".")) {
-                    continue;
-                }
-                let is_a = query[end - 4..end - 2] == [0, 1];
-                let mut reply = query[..end].to_vec();
-                reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
-                if is_a {
-                    reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
-                }
-                let _ = socket.send_to(&reply, peer);
-            }
-        });
-        address
-    }
-
-    fn settings(server: SocketAddr) -> Settings {
-        Settings {
-            servers: vec![server],
-            hosts: HashMap::new(),
-            min_ttl: Duration::from_secs(1),
-            max_ttl: Duration::from_secs(60),
-            negative_ttl: Duration::from_secs(1),
-            stale: Duration::ZERO,
-            timeout: Duration::from_secs(1),
-            attempts: 1,
-            cache_names: 1000,
-        }
-    }
-
-    fn counters() -> Counters {
-        let geometry = Geometry { workers: 1, ring_capacity: 1, live_capacity: 1 };
-        let words = (0..geometry.total_size() / 8).map(|_| AtomicU64::new(0)).collect();
-        Segment::format(Vec::leak(words), geometry, 1, 1).unwrap().resolver()
-    }
-
-    #[test]
-    fn a_domain_whose_servers_are_silent_holds_up_no_other() {
-        let server = name_server(|name| !name.ends_with("slow.example"));
-        let counters = counters();
-        let (sender, answers) = std::sync::mpsc::channel();
-        let (handle, _) = start(settings(server), vec![Box::new(sender)], counters).unwrap();
-        let silent = 2 * MAX_QUERIES;
-        for token in 0..silent {
-            handle.ask(name(&format!("{token}.{}.slow.example", token % 7)), 0, token);
-        }
-        let asked = Instant::now();
-        handle.ask(name("www.fast.example"), 0, silent);
-        let (token, answer, _) = answers.recv_timeout(Duration::from_secs(10)).unwrap();
-        assert_eq!((token, answer.is_ok()), (silent, true));
-        assert!(asked.elapsed() < Duration::from_millis(900), "{:?}", asked.elapsed());
-        for _ in 0..silent {
-            let (_, answer, _) = answers.recv_timeout(Duration::from_secs(10)).unwrap();
-            assert_eq!(answer.unwrap_err(), End::ResolveTimeout);
-        }
-        // A second until their turn, one for the query; and what nobody waits for any more is not asked.
-        assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
-        let share = most_queries() / DOMAIN_SHARE;
-        assert!(counters.get(Count::Queries) <= 1 + 2 * share as u64);
-        assert!(counters.get(Count::GivenUp) >= silent - 2 * share as u64);
-    }
-
-    #[test]
-    fn a_question_after_new_settings_waits_for_no_query_by_the_old() {
-        let (old, new) = (name_server(|_| false), name_server(|_| true));
-        let (sender, answers) = std::sync::mpsc::channel();
-        let (handle, _) = start(settings(old), vec![Box::new(sender)], counters()).unwrap();
-        // More than the domain's share, so that the last of them waits for its turn.
-        let many = MAX_QUERIES;
-        for token in 0..many {
-            handle.ask(name(&format!("{token}.a.example")), 0, token);
-        }
-        handle.configure(settings(new), 7);
-        let asked = Instant::now();
-        for (token, first) in [(many, 0), (many + 1, many - 1)] {
-            handle.ask(name(&format!("{first}.a.example")), 0, token);
-            let (told, answer, epoch) = answers.recv_timeout(Duration::from_secs(10)).unwrap();
-            assert_eq!((told, answer.is_ok(), epoch), (token, true, 7));
-        }
-        assert!(asked.elapsed() < Duration::from_millis(900), "{:?}", asked.elapsed());
-        let later = answers.recv_timeout(Duration::from_millis(1200));
-        assert!(later.is_err(), "an answer to a question before: {later:?}");
-    }
 }

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use egress_flowlog::Segment;
 use egress_policy::{Accept, Settings};
 
+use crate::dns::{Bound, Sockets};
 use crate::installed::Installed;
 use crate::log;
 use crate::message::{ListenerStatus, Refusal};
@@ -22,7 +23,9 @@ pub(crate) const MAX_FLOWS: u32 = 65_536;
 const WORKER_BITS: u32 = 10;
 /// Bits of a flow id that tell the boot, above the worker's.
 const SALT_BITS: u32 = 14;
-pub(crate) const MAX_WORKERS: usize = 1 << WORKER_BITS;
+/// Areas of the telemetry beside those of workers: the last one is the resolver's, for what DNS listeners refuse.
+pub(crate) const OTHER_AREAS: u32 = 1;
+pub(crate) const MAX_WORKERS: usize = (1 << WORKER_BITS) - OTHER_AREAS as usize;
 /// Descriptors kept for listeners, pipes, the resolver and the control socket.
 const RESERVED_DESCRIPTORS: u64 = 512;
 
@@ -63,7 +66,7 @@ impl Running {
             (_, 0) => egress_sys::allowed_cpus().min(MAX_WORKERS),
             (_, workers) => workers as usize,
         };
-        let most = segment.geometry().workers as usize;
+        let most = (segment.geometry().workers - OTHER_AREAS) as usize;
         if count > most {
             let message = format!("`workers: {count}` is more than this machine can use");
             let fix = format!("write auto, or at most {most}");
@@ -73,22 +76,30 @@ impl Running {
         let mut bound = Vec::new();
         let mut captured: Vec<Vec<Captured>> = (0..count).map(|_| Vec::new()).collect();
         let mut errors = Vec::new();
+        let mut names = Vec::new();
         for (index, listener) in settings.listeners.iter().enumerate() {
+            let number = u16::try_from(index).unwrap_or(u16::MAX);
             let captures = listener.accept.has(Accept::Transparent);
-            let served = egress_sys::listen(listener.bind, count, captures).and_then(|listening| {
-                let to = listening.address;
-                let datagrams =
-                    if captures { egress_sys::captured_datagrams(to, count)? } else { Vec::new() };
-                Ok((listening, datagrams))
-            });
+            let served = if listener.accept.has(Accept::Dns) {
+                bind_names(listener.bind, number, &mut names).map(|served| (served, Vec::new()))
+            } else {
+                egress_sys::listen(listener.bind, count, captures).and_then(|listening| {
+                    let to = listening.address;
+                    let datagrams = if captures {
+                        egress_sys::captured_datagrams(to, count)?
+                    } else {
+                        Vec::new()
+                    };
+                    Ok((listening, datagrams))
+                })
+            };
             match served {
                 Ok((listening, datagrams)) => {
                     let port = listening.address.port();
                     for (worker, fd) in datagrams.into_iter().enumerate() {
-                        let listener = u16::try_from(index).unwrap_or(u16::MAX);
-                        captured[worker].push(Captured { listener, port, fd, ready: true });
+                        captured[worker].push(Captured { listener: number, port, fd, ready: true });
                     }
-                    bound.push((listener, listening));
+                    bound.push((number, listener, listening));
                 }
                 Err(error) => {
                     let message = format!(
@@ -121,13 +132,23 @@ impl Running {
             .iter()
             .map(|mailbox| Box::new(mailbox.clone()) as Box<dyn resolver::Reply>)
             .collect();
+        let asked = (!names.is_empty()).then(|| {
+            let area = segment.geometry().workers - OTHER_AREAS;
+            Bound {
+                sockets: names,
+                policy: Arc::clone(&installed),
+                ring: segment.worker(area).ring,
+                id_prefix: id_prefix(id_salt, area as usize),
+            }
+        });
         let (resolver, resolver_thread) =
-            resolver::start(settings.resolver.clone(), replies, segment.resolver())
+            resolver::start(settings.resolver.clone(), replies, segment.resolver(), asked)
                 .map_err(|error| failed("resolver", error))?;
-        let own: Arc<[SocketAddr]> = bound.iter().map(|(_, listening)| listening.address).collect();
+        let own: Arc<[SocketAddr]> =
+            bound.iter().map(|(_, _, listening)| listening.address).collect();
         let listeners: Vec<ListenerStatus> = bound
             .iter()
-            .map(|(listener, listening)| ListenerStatus {
+            .map(|(_, listener, listening)| ListenerStatus {
                 name: listener.name.clone(),
                 accept: listener.accept.to_string(),
                 bound: listening.address.to_string(),
@@ -135,7 +156,9 @@ impl Running {
             .collect();
         let mut sockets: Vec<_> = bound
             .into_iter()
-            .map(|(listener, listening)| (listener.accept, listening.sockets.into_iter()))
+            .map(|(number, listener, listening)| {
+                (number, listener.accept, listening.sockets.into_iter())
+            })
             .collect();
         let mut workers = Vec::new();
         for (index, ((poll, mail), mailbox)) in ends.into_iter().zip(boxes).enumerate() {
@@ -147,7 +170,7 @@ impl Running {
                 area: segment.worker(u32::try_from(index).unwrap_or(0)),
                 listeners: sockets
                     .iter_mut()
-                    .filter_map(|(accept, all)| all.next().map(|fd| (*accept, fd)))
+                    .filter_map(|(number, accept, all)| Some((*number, *accept, all.next()?)))
                     .collect(),
                 datagrams: std::mem::take(&mut captured[index]),
                 own: Arc::clone(&own),
@@ -190,9 +213,21 @@ impl Running {
     }
 }
 
+/// Binds a DNS listener, which the resolver's thread serves: workers have no socket of it.
+fn bind_names(
+    bind: SocketAddr,
+    listener: u16,
+    names: &mut Vec<Sockets>,
+) -> io::Result<egress_sys::Listening> {
+    let (datagrams, stream) = egress_sys::bind_both(bind)?;
+    let address = stream.local_addr()?;
+    names.push(Sockets { listener, datagrams, stream });
+    Ok(egress_sys::Listening { address, sockets: Vec::new() })
+}
+
 /// The upper 24 bits of every flow id of a worker.
 fn id_prefix(salt: u64, worker: usize) -> u64 {
-    debug_assert!(worker < MAX_WORKERS);
+    debug_assert!(worker < 1 << WORKER_BITS);
     (salt & ((1 << SALT_BITS) - 1)) << WORKER_BITS | worker as u64
 }
 

@@ -7,7 +7,7 @@ mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -63,6 +63,12 @@ pub(crate) enum Mail {
         answer: Answer,
         epoch: u64,
     },
+    /// The names under which the flow's source was told `address`, newest first.
+    Handed {
+        token: u64,
+        address: IpAddr,
+        names: Vec<Name>,
+    },
     /// A new policy; the worker answers with the flows that it closes for it.
     Install {
         policy: Arc<Installed>,
@@ -100,6 +106,10 @@ impl Reply for Mailbox {
     fn reply(&self, token: u64, name: &Name, answer: &Answer, epoch: u64) {
         self.post(Mail::Resolved { token, name: name.clone(), answer: answer.clone(), epoch });
     }
+
+    fn handed(&self, token: u64, address: IpAddr, names: Vec<Name>) {
+        self.post(Mail::Handed { token, address, names });
+    }
 }
 
 /// What a worker is made from.
@@ -111,8 +121,8 @@ pub(crate) struct Parts {
     pub poll: Poll,
     pub mail: Receiver<Mail>,
     pub area: WorkerArea,
-    /// This worker's socket of each listener, in the order of the settings.
-    pub listeners: Vec<(Accepts, OwnedFd)>,
+    /// This worker's socket of each listener that has connections, with its place in the settings.
+    pub listeners: Vec<(u16, Accepts, OwnedFd)>,
     /// This worker's sockets of captured datagrams.
     pub datagrams: Vec<Captured>,
     pub own: Arc<[SocketAddr]>,
@@ -230,10 +240,10 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         draining: false,
         stopping: false,
     };
-    for (accept, fd) in listeners {
+    for (number, accept, fd) in listeners {
         let token = FlowToken { slot: worker.listeners.len(), generation: OWN_GENERATION }.token();
         worker.context.watch(fd.as_raw_fd(), token)?;
-        worker.listeners.push(Listening { accept, fd, ready: true, starved: false });
+        worker.listeners.push(Listening { number, accept, fd, ready: true, starved: false });
     }
     for (index, captured) in worker.datagrams.sockets.iter().enumerate() {
         let slot = DATAGRAMS + index;
@@ -446,10 +456,15 @@ impl Worker {
                 // By settings that were replaced: whoever waited for it has asked again.
                 Ok(Mail::Resolved { epoch, .. }) if epoch < self.names_epoch => {}
                 Ok(Mail::Resolved { token, name, answer, .. }) => {
-                    let answer = answer.map(|addresses| self.context.remember(&name, &addresses));
-                    let (token, _) =
-                        FlowToken::read(Token(usize::try_from(token).unwrap_or(usize::MAX)));
+                    let answer = answer
+                        .map(|addresses| self.context.remember(&name, &addresses))
+                        .map_err(|failure| failure.end);
+                    let token = FlowToken::of_number(token);
                     self.with(token, |context, flow| context.resolved(token, flow, &name, &answer));
+                }
+                Ok(Mail::Handed { token, address, names }) => {
+                    let token = FlowToken::of_number(token);
+                    self.with(token, |context, flow| context.handed(token, flow, address, &names));
                 }
                 Ok(Mail::Install { policy, epoch, done }) => {
                     self.keep_judges();

@@ -7,6 +7,7 @@ mod datagram;
 mod pipe;
 mod shm;
 mod socket;
+mod udp;
 
 pub use channel::{Channel, MAX_DESCRIPTORS, MAX_MESSAGE, Received};
 pub use cpus::{allowed_cpus, descriptor_limit, pin_thread, raise_descriptor_limit};
@@ -17,3 +18,4 @@ pub use socket::{
     BACKLOG, Listening, abort_on_close, accept, connect_error, keepalive, listen, local_addresses,
     original_destination, recv, send, send_last, stream_socket,
 };
+pub use udp::{Arrived, answer_datagram, bind_both, receive_datagram};

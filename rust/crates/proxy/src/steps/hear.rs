@@ -53,7 +53,7 @@ impl Reader {
         match accepts.one() {
             Accept::Connect => Self::Connect(HeadReader::new()),
             Accept::Socks5 => Self::SocksGreeting,
-            Accept::Tls | Accept::Tcp => Self::Tls(HelloReader::new()),
+            Accept::Tls | Accept::Tcp | Accept::Dns => Self::Tls(HelloReader::new()),
             Accept::Transparent => Self::Captured,
             Accept::Several => Self::Any(accepts),
         }
@@ -287,14 +287,6 @@ impl Context {
         }
         flow.work = Work::Resolve(self.lender.buffers.holding(&[]));
         self.judge_unnamed(token, flow)
-    }
-
-    /// Only the address says where a captured connection goes.
-    fn judge_unnamed(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
-        match flow.destination.take() {
-            Some(host) => self.judge(token, flow, host, flow.port),
-            None => self.refuse(token, flow, Reason::NoName, End::Refused),
-        }
     }
 
     /// Where a hello's name comes without a port.

@@ -111,8 +111,8 @@ impl Context {
         flow: &mut Flow,
         policy: &InForce,
     ) -> Step {
-        let (Some(host), Work::Resolve(_) | Work::Dial(..) | Work::Relay(_)) =
-            (&flow.destination, &flow.work)
+        let (Some(host), Some(_), Work::Resolve(_) | Work::Dial(..) | Work::Relay(_)) =
+            (&flow.destination, flow.decision, &flow.work)
         else {
             return Step::Stay;
         };

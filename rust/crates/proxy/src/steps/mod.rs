@@ -1,6 +1,7 @@
 //! What a flow does next, one file per stage, in the order of a connection's life:
 //! `hear` (first bytes) → `judge` (decision) → `reach` (resolve, screen, dial) → `carry` (tunnel, relay), or `refuse`.
 
+mod captured;
 mod carry;
 mod hear;
 mod judge;
@@ -8,6 +9,7 @@ mod reach;
 mod refuse;
 
 pub(crate) use hear::{Reader, Said};
+pub(crate) use reach::enforced;
 
 use egress_policy::{Accept, End, Reason};
 
@@ -44,6 +46,7 @@ impl Context {
         match &flow.work {
             Work::Hear(_) if flow.accept == Accept::Transparent => self.silent(token, flow),
             Work::Hear(_) => self.refuse(token, flow, Reason::FirstBytesTimeout, End::Refused),
+            Work::Resolve(_) if flow.decision.is_none() => self.judge_address(token, flow),
             Work::Resolve(_) => self.fail(token, flow, End::ResolveTimeout),
             Work::Dial(..) => self.dial_timer(token, flow),
             Work::Relay(_) => self.carry_timer(token, flow),

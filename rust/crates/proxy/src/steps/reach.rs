@@ -16,7 +16,7 @@ use crate::installed::Installed;
 use crate::relay::{Edge, Peer};
 
 /// A resolution is given up after this much longer than the resolver's own patience: it always answers before.
-const RESOLVER_MARGIN_MS: u64 = 1000;
+pub(super) const RESOLVER_MARGIN_MS: u64 = 1000;
 
 /// Where an allowed flow is dialled: what the client named, or what the rule says instead.
 fn target<'a>(flow: &'a Flow, policy: &'a Installed) -> Option<(&'a Host, u16)> {
@@ -68,6 +68,13 @@ fn reach_by_ms(flow: &Flow, policy: &Installed) -> u64 {
     heard_ms + resolve_ms(policy) + millis(policy.snapshot.settings().timeouts.connect)
 }
 
+/// Audit is for finding out who needs what, and nobody needs the gateway's own machine or its credentials: what no rule
+/// names stays out of reach.
+pub(crate) fn enforced(screened: Screened) -> Screened {
+    let audit = screened.audit && screened.reason != Reason::ForbiddenAddress;
+    Screened { audit, ..screened }
+}
+
 /// What a flow's addresses are screened by.
 #[derive(Debug)]
 pub(crate) struct Screening {
@@ -81,9 +88,10 @@ impl Context {
     pub(crate) fn reach(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
         let policy = self.policy();
         let Some((host, port)) = target(flow, &policy) else { return Step::End(End::Aborted) };
-        let source = match host {
-            Host::Ip(ip) => Source::Given(*ip),
-            Host::Name(name) => match policy.snapshot.settings().resolver.hosts.get(name) {
+        let source = match (host, flow.told_address(&policy)) {
+            (_, Some(told)) => Source::Given(told),
+            (Host::Ip(ip), None) => Source::Given(*ip),
+            (Host::Name(name), None) => match policy.snapshot.settings().resolver.hosts.get(name) {
                 Some(ips) => Source::Hosts(ips),
                 None => match self.known(name) {
                     Some(known) => Source::Known(known),
@@ -93,7 +101,7 @@ impl Context {
         };
         match source {
             Source::Given(ip) => self.dial(token, flow, &[ip], port),
-            Source::Hosts(ips) => self.dial(token, flow, ips, port),
+            Source::Hosts(ips) => self.dial_answer(token, flow, ips, port),
             Source::Known(addresses) => self.answered(token, flow, &addresses, port),
             Source::Ask(name) => {
                 self.abandon_dial(flow);
@@ -151,7 +159,7 @@ impl Context {
         if addresses.stale {
             flow.flags |= flags::STALE;
         }
-        self.dial(token, flow, &addresses.ips, port)
+        self.dial_answer(token, flow, &addresses.ips, port)
     }
 
     /// What addresses are screened by: a decision of `policy`, and who answers for them.
@@ -175,12 +183,6 @@ impl Context {
         address: SocketAddr,
         policy: &Installed,
     ) -> Result<(), Screened> {
-        // Audit is for finding out who needs what, and nobody needs the gateway's own machine or its credentials: what
-        // no rule names stays out of reach.
-        let enforced = |screened: Screened| Screened {
-            audit: screened.audit && screened.reason != Reason::ForbiddenAddress,
-            ..screened
-        };
         let (ip, port) = (address.ip(), address.port());
         policy
             .snapshot
@@ -189,7 +191,13 @@ impl Context {
     }
 
     /// Screens the addresses and dials those that pass.
-    fn dial(&mut self, token: FlowToken, flow: &mut Flow, ips: &[IpAddr], port: u16) -> Step {
+    pub(super) fn dial(
+        &mut self,
+        token: FlowToken,
+        flow: &mut Flow,
+        ips: &[IpAddr],
+        port: u16,
+    ) -> Step {
         let mut candidates = std::mem::take(&mut self.candidates);
         let step = self.dial_any(token, flow, ips, port, &mut candidates);
         let Candidates { passed, audited, ordered } = &mut candidates;

@@ -16,6 +16,8 @@ use crate::relay::{Edge, Peer};
 
 /// One worker's socket of a listener.
 pub(super) struct Listening {
+    /// Its place in the settings.
+    pub number: u16,
     pub accept: Accepts,
     pub fd: OwnedFd,
     /// More may wait in the queue than the last batch took.
@@ -88,12 +90,13 @@ impl Worker {
             source,
             evidence: Evidence::Address,
             identity: None,
-            listener: u16::try_from(index).unwrap_or(u16::MAX),
+            listener: self.listeners[index].number,
             accept: self.listeners[index].accept.one(),
             start_ns: now_ns,
             stage: Stage::FirstBytes,
             destination: None,
             port: 0,
+            captured: None,
             decision: None,
             generation,
             verdict: Verdict::None,
@@ -144,6 +147,7 @@ impl Worker {
             patience = patience.min(timeouts.server_first);
             let fd = flow.client.fd();
             if let Ok(original) = egress_sys::original_destination(fd, source.is_ipv4()) {
+                flow.captured = Some(original.ip());
                 flow.destination = Some(Host::Ip(original.ip()));
                 flow.port = original.port();
             }

@@ -84,12 +84,13 @@ fn allocations(rounds: usize) -> u64 {
     let segment = Segment::format(Vec::leak(words), geometry, 1, 1).unwrap();
     let policy = policy(upstream_port);
     let settings = policy.snapshot.settings().resolver.clone();
-    let (resolver, _) = resolver::start(settings, Vec::new(), segment.resolver()).unwrap();
+    let (resolver, _) = resolver::start(settings, Vec::new(), segment.resolver(), None).unwrap();
     let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-    for accept in [Accept::Tls, Accept::Connect] {
+    for (number, accept) in [(0, Accept::Tls), (1, Accept::Connect)] {
         let listening = egress_sys::listen(([127, 0, 0, 1], 0).into(), 1, false).unwrap();
         addresses.push(listening.address);
-        listeners.extend(listening.sockets.into_iter().map(|fd| (Accepts::only(accept), fd)));
+        let sockets = listening.sockets.into_iter();
+        listeners.extend(sockets.map(|fd| (number, Accepts::only(accept), fd)));
     }
     let (mailbox, poll, mail) = mailbox().unwrap();
     let parts = Parts {
