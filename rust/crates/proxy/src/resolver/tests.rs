@@ -1,4 +1,4 @@
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::AtomicU64;
 
 use egress_flowlog::{Geometry, Segment};
