@@ -383,9 +383,7 @@ def test_hostile_bytes_on_a_connect_listener(case: Case, peers: Peers) -> None:
     check(peers, "proxy", case)
 
 
-@pytest.mark.parametrize(
-    ("modules", "cases"), [(["tls"], TLS), (["connect", "head"], CONNECT)], ids=["tls", "connect"]
-)
+@pytest.mark.parametrize(("modules", "cases"), [(["tls"], TLS), (["connect", "head"], CONNECT)], ids=["tls", "connect"])
 def test_every_word_of_the_parsers_has_its_case(modules: list[str], cases: list[Case]) -> None:
     """A new way to be malformed comes with a case here."""
     sources = Path(__file__).parents[2] / "rust" / "crates" / "hello" / "src"
