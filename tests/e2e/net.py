@@ -136,3 +136,12 @@ def network() -> Iterator[Net]:
         net.gateway.ip("-4 route add 10.77.2.10/31 via 10.77.2.2")
         net.gateway.ip("-6 route add fd77:2::10/127 via fd77:2::2")
         yield net
+
+
+def capture(net: Net, how: str, listener: int) -> None:
+    """Makes the gateway's host give connections from the client's to `listener`: by `redirect` or by `tproxy`."""
+    net.gateway.nft(f"{how}.nft", listener=listener)
+    if how == "tproxy":
+        for family in (4, 6):
+            net.gateway.ip(f"-{family} rule add fwmark 1 lookup 100")
+            net.gateway.ip(f"-{family} route add local default dev lo table 100")

@@ -14,7 +14,7 @@ import pytest
 
 from .conftest import Certificates
 from .gateway import Gateway, running
-from .net import GATEWAY, OUTSIDE, Net, network
+from .net import GATEWAY, OUTSIDE, Net, capture, network
 from .servers import Handler, Server, echo
 
 PORT = 15001
@@ -27,11 +27,7 @@ pytestmark = pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
 @pytest.fixture(scope="module", params=["redirect", "tproxy"])
 def net(request: pytest.FixtureRequest) -> Iterator[Net]:
     with network() as made:
-        made.gateway.nft(f"{request.param}.nft", listener=PORT)
-        if request.param == "tproxy":
-            for family in (4, 6):
-                made.gateway.ip(f"-{family} rule add fwmark 1 lookup 100")
-                made.gateway.ip(f"-{family} route add local default dev lo table 100")
+        capture(made, request.param, PORT)
         yield made
 
 

@@ -19,6 +19,7 @@ pub mod proxy_protocol;
 mod secret;
 mod signature;
 pub mod socks;
+pub mod ssh;
 pub mod tls;
 
 pub use secret::Secret;

@@ -74,7 +74,7 @@ fn both_hosts_are_told() {
     };
     assert_eq!((request.host.to_string().as_str(), request.port), ("a.example", 8080));
     assert_eq!((field.to_string().as_str(), field_port), ("b.example", Some(80)));
-    assert!(request.wants_json);
+    assert_eq!(request.prefers, Preference::Json);
     let mut out = Vec::new();
     rewrite_request(bytes, &request, false, &mut out);
     assert!(out.starts_with(b"GET / HTTP/1.1\r\nHost: a.example:8080\r\nAccept: "));

@@ -2,7 +2,10 @@
 #[path = "common/http.rs"]
 mod http;
 
-use egress_hello::{Answer, http::*};
+use egress_hello::{
+    Answer,
+    http::{Preference::*, *},
+};
 use http::*;
 
 /// Request lines, with Host, and what the origin gets of them.
@@ -226,10 +229,23 @@ fn forwards_are_counted_down() {
 }
 
 #[test]
-fn json_is_told_when_it_is_asked_for() {
-    let json = |fields: &str| request(get(fields).as_bytes()).wants_json;
-    assert!(json("Accept: Application/Problem+JSON;q=0.5\r\n"));
-    assert!(!json("") && !json("Accept: TEXT/html, application/json;q=0.9\r\n"));
+fn a_refusal_has_the_form_that_is_asked_for_by_name() {
+    let form = |fields: &str| request(get(fields).as_bytes()).prefers;
+    for (accept, wanted) in [
+        ("Application/Problem+JSON;q=0.5", Json),
+        ("TEXT/html, application/json;q=0.9", Page),
+        ("text/html, application/json", Json),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", Page),
+        ("text/html;q=0.5, text/plain", Text),
+        ("text/html;q=0", Text),
+        ("text/*", Text),
+        ("*/*", Text),
+        ("text/htmlx", Text),
+    ] {
+        assert_eq!(form(&format!("Accept: {accept}\r\n")), wanted, "{accept}");
+    }
+    assert_eq!(form(""), Text);
+    assert_eq!(form("Accept: text/html\r\nAccept: application/json\r\n"), Json);
 }
 
 #[test]

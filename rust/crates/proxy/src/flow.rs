@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use egress_flowlog::{Counters, LiveFlow, LiveTable, NONE_U32, Record, Ring, WorkerCounter, flags};
+use egress_hello::http::Preference;
 use egress_hello::name::Host;
 use egress_policy::{
     Accept, Decision, End, Evidence, Identity, Reason, RuleId, Source, Stage, Terms, Verdict,
@@ -130,7 +131,8 @@ pub(crate) struct Flow {
     pub first_bytes_us: u32,
     pub resolve_us: u32,
     pub connect_us: u32,
-    pub wants_json: bool,
+    /// How the client would rather read a refusal.
+    pub prefers: Preference,
     pub upstream: Option<SocketAddr>,
     /// The second name of a mismatch, or a parser's word.
     pub other: Option<Box<str>>,

@@ -1,7 +1,13 @@
 //! What a client is told when its flow cannot go on: bytes in the client's own protocol.
 
+use egress_hello::http::Preference;
+use egress_hello::protocol::Protocol;
 use egress_hello::socks::{Method, Reply, SocksError};
 use egress_policy::{Accept, End, Reason};
+
+mod page;
+mod postgres;
+mod ssh;
 
 /// TLS alert descriptions (RFC 8446, section 6).
 const ALERT_ACCESS_DENIED: u8 = 49;
@@ -23,7 +29,7 @@ pub(crate) struct Refusal<'a> {
     pub name: &'a str,
     pub port: u16,
     pub rule: &'a str,
-    pub wants_json: bool,
+    pub prefers: Preference,
     /// A parser's word for what was malformed.
     pub detail: &'a str,
 }
@@ -36,6 +42,17 @@ impl Refusal<'_> {
             Accept::Connect => self.http(),
             Accept::Socks5 => self.socks(),
             Accept::Tcp | Accept::Several | Accept::Transparent | Accept::Dns => Vec::new(),
+        }
+    }
+
+    /// The answer to a captured client, in the protocol in which it began.
+    pub(crate) fn answer_captured(&self, protocol: Protocol) -> Vec<u8> {
+        match protocol {
+            Protocol::Tls => self.alert(),
+            Protocol::Http => self.http(),
+            Protocol::Ssh => self.ssh(),
+            Protocol::Postgres => self.postgres(),
+            Protocol::Socks5 | Protocol::Http2 | Protocol::ProxyHeader => Vec::new(),
         }
     }
 
@@ -104,28 +121,36 @@ impl Refusal<'_> {
     fn http(&self) -> Vec<u8> {
         let (status, phrase) = self.status();
         let word = if self.end == End::Refused { self.reason.word() } else { self.end.word() };
-        let (kind, body) = if self.wants_json {
-            let body = serde_json::json!({
-                "error": word,
-                "message": self.message,
-                "decision": format!("{:016x}", self.flow_id),
-                "rule": (!self.rule.is_empty()).then_some(self.rule),
-                "name": self.name,
-                "port": self.port,
-                "detail": (!self.detail.is_empty()).then_some(self.detail),
-            });
-            ("application/json", format!("{body}\n"))
-        } else {
-            ("text/plain; charset=utf-8", format!("{}\n", self.message))
-        };
+        let (kind, body) = self.body(status, phrase, word);
         let allow = if status == 405 { "Allow: CONNECT\r\n" } else { "" };
         format!(
-            "HTTP/1.1 {status} {phrase}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\
-             Proxy-Connection: close\r\n{allow}X-Egress-Reason: {word}\r\nX-Egress-Decision: {:016x}\r\n\r\n{body}",
+            "HTTP/1.1 {status} {phrase}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
+             Cache-Control: no-store\r\nConnection: close\r\nProxy-Connection: close\r\n{allow}\
+             X-Egress-Reason: {word}\r\nX-Egress-Decision: {:016x}\r\n\r\n{body}",
             body.len(),
             self.flow_id,
         )
         .into_bytes()
+    }
+
+    /// The type of the body, and the body, in the form that the client would rather read.
+    fn body(&self, status: u16, phrase: &str, word: &str) -> (&'static str, String) {
+        match self.prefers {
+            Preference::Json => {
+                let body = serde_json::json!({
+                    "error": word,
+                    "message": self.message,
+                    "decision": format!("{:016x}", self.flow_id),
+                    "rule": (!self.rule.is_empty()).then_some(self.rule),
+                    "name": self.name,
+                    "port": self.port,
+                    "detail": (!self.detail.is_empty()).then_some(self.detail),
+                });
+                ("application/json", format!("{body}\n"))
+            }
+            Preference::Page => ("text/html; charset=utf-8", self.page(status, phrase, word)),
+            Preference::Text => ("text/plain; charset=utf-8", format!("{}\n", self.message)),
+        }
     }
 }
 
@@ -161,7 +186,7 @@ pub(crate) fn own_message(
 mod tests {
     use super::*;
 
-    fn refusal(reason: Reason, end: End) -> Refusal<'static> {
+    pub(super) fn refusal(reason: Reason, end: End) -> Refusal<'static> {
         Refusal {
             reason,
             end,
@@ -170,7 +195,7 @@ mod tests {
             name: "x.example",
             port: 443,
             rule: "",
-            wants_json: false,
+            prefers: Preference::Text,
             detail: "",
         }
     }
@@ -186,6 +211,16 @@ mod tests {
             [21, 3, 3, 0, 2, 2, 80]
         );
         assert!(refusal(Reason::NotAccepted, End::Refused).answer(Accept::Tls).is_empty());
+    }
+
+    #[test]
+    fn a_captured_client_is_answered_in_the_protocol_it_began_with() {
+        let told = |protocol| refusal(Reason::DefaultDeny, End::Refused).answer_captured(protocol);
+        assert_eq!(told(Protocol::Tls), [21, 3, 3, 0, 2, 2, 49]);
+        assert!(told(Protocol::Http).starts_with(b"HTTP/1.1 403 Forbidden\r\n"));
+        assert!(told(Protocol::Ssh).starts_with(b"SSH-2.0-"));
+        assert!(told(Protocol::Postgres).starts_with(b"E\0\0"));
+        assert!(told(Protocol::Socks5).is_empty());
     }
 
     #[test]
@@ -216,8 +251,9 @@ mod tests {
 
     #[test]
     fn the_json_body_is_json_and_as_long_as_announced() {
-        let answer = Refusal { wants_json: true, ..refusal(Reason::DefaultDeny, End::Refused) }
-            .answer(Accept::Connect);
+        let answer =
+            Refusal { prefers: Preference::Json, ..refusal(Reason::DefaultDeny, End::Refused) }
+                .answer(Accept::Connect);
         let text = String::from_utf8(answer).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");

@@ -24,7 +24,7 @@ pub(super) fn parse(head: &[u8]) -> Result<ConnectHead, HeadError> {
         host,
         port,
         head_len: head.len(),
-        wants_json: head::prefers_json(values(headers, "accept")),
+        prefers: head::preference(values(headers, "accept")),
         http_10: line.http_10,
     })
 }

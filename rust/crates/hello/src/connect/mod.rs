@@ -10,7 +10,7 @@ mod reader;
 pub use error::HeadError;
 pub use reader::HeadReader;
 
-pub use crate::head::{HeadFault, MAX_HEAD, MAX_HEADERS};
+pub use crate::head::{HeadFault, MAX_HEAD, MAX_HEADERS, Preference};
 use crate::name::Host;
 
 /// What a CONNECT head asks for.
@@ -22,8 +22,8 @@ pub struct ConnectHead {
     pub port: u16,
     /// Bytes up to and including the blank line. What follows belongs to the tunnel.
     pub head_len: usize,
-    /// The client would rather have a refusal in JSON than as text (RFC 9110 §12.5.1).
-    pub wants_json: bool,
+    /// How the client would rather read a refusal.
+    pub prefers: Preference,
     /// The client speaks HTTP/1.0, not 1.1.
     pub http_10: bool,
 }

@@ -1,12 +1,23 @@
-//! Whether a client would rather read JSON than text (RFC 9110 §12.5.1).
+//! In which form a client would rather read a refusal (RFC 9110 §12.5.1).
 
 /// Weights are thousandths: a qvalue has at most three decimals (RFC 9110 §12.4.2).
 const FULL: u16 = 1000;
 
-/// True when `application/json`, or a type that ends in `+json`, is asked for by name and no text is
-/// wanted more. `*/*` asks for nothing by name: then text is what a person at a terminal can read.
-pub(crate) fn prefers_json<'a>(fields: impl Iterator<Item = &'a [u8]>) -> bool {
-    let (mut json, mut text) = (0, 0);
+/// A form that a refusal can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Preference {
+    /// What a person at a terminal can read; also where nothing is asked for by name, as `*/*` does.
+    #[default]
+    Text,
+    /// `application/json`, or a type that ends in `+json`, is asked for, and no text is wanted more.
+    Json,
+    /// `text/html` is asked for, and neither plain text nor JSON is wanted more: a browser.
+    Page,
+}
+
+/// Reads the values of all Accept fields.
+pub(crate) fn preference<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Preference {
+    let (mut json, mut page, mut plain) = (0, 0, 0);
     for range in fields.flat_map(|field| field.split(|&byte| byte == b',')) {
         let mut parts = range.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
         let kind = parts.next().unwrap_or_default();
@@ -15,11 +26,21 @@ pub(crate) fn prefers_json<'a>(fields: impl Iterator<Item = &'a [u8]>) -> bool {
             || (begins(kind, b"application/") && ends(kind, b"+json"))
         {
             json = weight.max(json);
+        } else if kind.eq_ignore_ascii_case(b"text/html")
+            || kind.eq_ignore_ascii_case(b"application/xhtml+xml")
+        {
+            page = weight.max(page);
         } else if begins(kind, b"text/") {
-            text = weight.max(text);
+            plain = weight.max(plain);
         }
     }
-    json > 0 && json >= text
+    if json > 0 && json >= plain.max(page) {
+        Preference::Json
+    } else if page > 0 && page >= plain {
+        Preference::Page
+    } else {
+        Preference::Text
+    }
 }
 
 fn begins(kind: &[u8], with: &[u8]) -> bool {

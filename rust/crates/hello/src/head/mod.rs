@@ -7,7 +7,8 @@ mod end;
 mod error;
 mod fields;
 
-pub(crate) use accept::prefers_json;
+pub use accept::Preference;
+pub(crate) use accept::preference;
 pub(crate) use end::{HeadEnd, Start};
 pub use error::HeadFault;
 pub(crate) use fields::{

@@ -31,7 +31,7 @@ pub use request::{Asked, Request, RequestHead, RequestReader, read_request};
 pub use response::{Response, ResponseReader, read_response};
 pub use rewrite::{MAX_GROWTH, rewrite_request, rewrite_response};
 
-pub use crate::head::{HeadFault, MAX_HEAD, MAX_HEADERS};
+pub use crate::head::{HeadFault, MAX_HEAD, MAX_HEADERS, Preference};
 
 /// The port of an http URI without one (RFC 9110 §4.2.1).
 pub const DEFAULT_PORT: u16 = 80;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Answer,
-    head::{self, HeadEnd, Start, host_field, other_host, values},
+    head::{self, HeadEnd, Preference, Start, host_field, other_host, values},
     name::{Host, parse_wire_host},
 };
 
@@ -55,8 +55,8 @@ pub struct Request {
     pub expects_continue: bool,
     /// What the response will depend on.
     pub asked: Asked,
-    /// The client would rather have a refusal in JSON than as text (RFC 9110 §12.5.1).
-    pub wants_json: bool,
+    /// How the client would rather read a refusal.
+    pub prefers: Preference,
     pub(super) method_len: usize,
     pub(super) path: Range<usize>,
     pub(super) max_forwards: Option<u64>,
@@ -172,7 +172,7 @@ fn parse(head: &[u8]) -> Result<RequestHead, HttpError> {
         keep_alive: !line.http_10 && !options.has("close"),
         expects_continue,
         asked: Asked { head: line.method == "HEAD", upgrade, http_10: line.http_10 },
-        wants_json: head::prefers_json(values(headers, "accept")),
+        prefers: head::preference(values(headers, "accept")),
         method_len,
         path: path_at + target.path.start..path_at + target.path.end,
         max_forwards,

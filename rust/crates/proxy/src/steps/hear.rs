@@ -257,7 +257,7 @@ impl Context {
                 }
             }
             Said::Head(head) => {
-                flow.wants_json = head.wants_json;
+                flow.prefers = head.prefers;
                 if let Work::Resolve(bytes) = &mut flow.work {
                     // What follows the head belongs to the tunnel.
                     bytes.advance(head.head_len);

@@ -1,5 +1,8 @@
 //! Refusing: the client is told in its own protocol, then the connection is closed so that it can read it.
 
+use egress_hello::Answer;
+use egress_hello::http::{Preference, RequestHead, read_request};
+use egress_hello::protocol::{Protocol, recognise};
 use egress_policy::{Accept, End, MessageValues, Reason, RuleId, Stage, Verdict, render_message};
 use rustix::io::Errno;
 
@@ -23,12 +26,30 @@ fn in_tunnel(flow: &Flow) -> bool {
         && matches!(&flow.work, Work::Relay(relay) if relay.down.own == 0)
 }
 
-/// Whether the first bytes that are still held are those of a TLS record.
-fn begins_as_tls(flow: &Flow) -> bool {
+/// The protocol in which a captured client began, as long as its first bytes are still held, and how it would rather
+/// read a refusal.
+fn captured(flow: &Flow) -> Option<(Protocol, Preference)> {
     let (Work::Hear(Some(bytes)) | Work::Resolve(bytes) | Work::Dial(_, bytes)) = &flow.work else {
-        return false;
+        return None;
     };
-    bytes.rest().first() == Some(&TLS_HANDSHAKE)
+    match recognise(bytes.rest()) {
+        _ if flow.accept != Accept::Transparent => None,
+        Answer::Found(Protocol::Http) => Some((Protocol::Http, preference(bytes.rest()))),
+        Answer::Found(protocol) => Some((protocol, flow.prefers)),
+        // A record of which only the type has come.
+        Answer::NeedMore if bytes.rest() == [TLS_HANDSHAKE] => Some((Protocol::Tls, flow.prefers)),
+        _ => None,
+    }
+}
+
+/// Of a request whose head has come whole.
+fn preference(bytes: &[u8]) -> Preference {
+    match read_request(bytes) {
+        Answer::Found(RequestHead::Request(request) | RequestHead::TwoHosts { request, .. }) => {
+            request.prefers
+        }
+        _ => Preference::Text,
+    }
 }
 
 impl Context {
@@ -112,12 +133,17 @@ impl Context {
             name: name.as_str(),
             port: flow.port,
             rule: rule.as_ref().map_or("", |rule| rule.name),
-            wants_json: flow.wants_json,
+            prefers: flow.prefers,
             detail,
         };
         // Inside a tunnel the client speaks TLS by now.
-        let alert = in_tunnel(flow) || flow.accept == Accept::Transparent && begins_as_tls(flow);
-        if alert { refusal.alert() } else { refusal.answer(flow.accept) }
+        if in_tunnel(flow) {
+            return refusal.alert();
+        }
+        match captured(flow) {
+            Some((protocol, prefers)) => Refusal { prefers, ..refusal }.answer_captured(protocol),
+            None => refusal.answer(flow.accept),
+        }
     }
 
     /// Sends the refusal, then waits for the client to close.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use egress_flowlog::{NONE_U32, WorkerCounter};
+use egress_hello::http::Preference;
 use egress_hello::name::Host;
 use egress_policy::{Accept, Accepts, End, Evidence, Reason, Stage, Verdict};
 use rustix::io::Errno;
@@ -107,7 +108,7 @@ impl Worker {
             first_bytes_us: NONE_U32,
             resolve_us: NONE_U32,
             connect_us: NONE_U32,
-            wants_json: false,
+            prefers: Preference::Text,
             upstream: None,
             other: None,
             held: None,
