@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 # uv is installed into the environment itself, so that a machine needs nothing but Python, a C compiler and Rust.
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 BENCH   = PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python bench/beside.py --rounds $(ROUNDS) $(if $(SECONDS),--seconds $(SECONDS))
+# More for `uv sync`: CI has `--group bench`, whose Envoy tunnels through a gateway in a test.
+SYNC   ?=
 RUST   := --manifest-path rust/Cargo.toml --workspace --exclude egress-dataplane --locked
 
 .PHONY: run test setup need lint rust-test python-test bench docs clean
@@ -16,7 +18,7 @@ run: setup
 test: setup lint rust-test python-test
 
 setup: $(BIN)/uv
-	@$(UV) sync --frozen --all-extras --quiet
+	@$(UV) sync --frozen --all-extras $(SYNC) --quiet
 
 $(BIN)/uv: | need
 	$(PYTHON) -m venv $(VENV)

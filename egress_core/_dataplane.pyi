@@ -60,6 +60,10 @@ class Gateway:
 def build_profile() -> str:
     """`release` or `debug`."""
 
+def check_tls(certificate: bytes, key: bytes, client_ca: bytes | None = None) -> tuple[str, str, str] | None:
+    """None when a listener can serve TLS by these PEM files; else the key that names the one to blame, why, and what to
+    do about it."""
+
 def vocabulary() -> dict[str, dict[int, str]]:
     """The words of verdict, reason, end, accept, stage and evidence by their numbers in shared memory."""
 

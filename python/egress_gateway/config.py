@@ -38,6 +38,30 @@ class Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     later: ClassVar[dict[str, str]] = {}
 
 
+class ListenerTls(Section, frozen=True):
+    """TLS to the proxy itself. The files are watched: a renewed certificate is taken in as a changed policy is."""
+
+    certificate: Annotated[
+        str,
+        _doc("PEM file with the proxy's certificate, then those that lead to its root.", "proxy.pem"),
+    ]
+    key: Annotated[str, _doc("PEM file with the certificate's private key, unencrypted.", "proxy-key.pem")]
+    client_ca: (
+        Annotated[
+            str,
+            _doc("PEM file with the roots of clients' certificates. Built in: no client is asked for one.", "ca.pem"),
+        ]
+        | UnsetType
+    ) = UNSET
+    client: (
+        Annotated[
+            Literal["required", "optional"],
+            _doc("Whether a client without a certificate is turned away. Built in, with `client_ca`: `required`."),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
 class Listener(Section, frozen=True):
     """An address to accept on, and how the destination is learned there."""
 
@@ -64,6 +88,13 @@ class Listener(Section, frozen=True):
     to: Annotated[str, _doc("`tcp` only, and needed there: the destination.", "db.partner.com:5432")] | UnsetType = (
         UNSET
     )
+    tls: (
+        Annotated[
+            ListenerTls,
+            _doc("Clients of `connect` and `socks5` speak TLS to the proxy. Built in: they do not."),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Default(Section, frozen=True):

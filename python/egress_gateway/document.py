@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -30,7 +31,9 @@ _MOST_SOURCES = 10_000
 class Document:
     """`body` is the document; `origins` says which place of which file each part of it comes from."""
 
-    def __init__(self, merged: Merged) -> None:
+    def __init__(self, merged: Merged, tls: Mapping[int, dict[str, Any]] | None = None) -> None:
+        """`tls` is what the files of listeners say, by the listener's place among all."""
+        self._tls = tls or {}
         self.origins: dict[Path, Origin] = {}
         self._merged = merged
         self.body: dict[str, Any] = {
@@ -88,7 +91,7 @@ class Document:
         for listener, origin in merged.listeners:
             here = ("settings", "listeners", len(listeners))
             self.origins[here] = origin
-            listeners.append(_listener(listener))
+            listeners.append(_listener(listener) | {"tls": self._tls.get(len(listeners))})
         workers, flows = merged.values.get(("workers",), "auto"), merged.values.get(("max_flows",), "auto")
         return {
             "workers": 0 if workers == "auto" else workers,

@@ -6,10 +6,12 @@ import hashlib
 import ipaddress
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
-from egress_gateway.config import LATER_ACCEPTS, Admin, Config, Default, Log
+from egress_gateway.certificates import Certificates
+from egress_gateway.config import LATER_ACCEPTS, Admin, Config, Default, ListenerTls, Log
 from egress_gateway.document import Document
 from egress_gateway.errors import ConfigError, ConfigErrors, Path, quote
 from egress_gateway.files import digest_of, read_all, reason, resolve_path
@@ -43,6 +45,7 @@ class Draft:
         #: Places whose values are already reported, per file.
         self.reported: dict[str, set[Path]] = {}
         self._admin: str | None = None
+        self._tls: dict[int, dict[str, Any]] = {}
         self._log = "stdout"
         raw, unreadable = read_all(paths)
         self.errors += unreadable
@@ -65,7 +68,7 @@ class Draft:
                 self.partial = True
         self.errors += merged.errors
         self._check(merged)
-        self.document = Document(merged)
+        self.document = Document(merged, self._tls)
 
     def loaded(self) -> Loaded:
         """The configuration; call it only when there are no errors."""
@@ -106,7 +109,9 @@ class Draft:
             self._hash.update(part)
 
     def _check(self, merged: Merged) -> None:
-        for listener, origin in merged.listeners:
+        for index, (listener, origin) in enumerate(merged.listeners):
+            if isinstance(listener.tls, ListenerTls):
+                self._read_tls(index, listener.tls, (origin[0], (*origin[1], "tls")))
             self._check_accept(listener.accept, (origin[0], (*origin[1], "accept")))
             if listener.port is not msgspec.UNSET and listener.accept != "tls" and "tls" not in listener.accept:
                 message = "only a tls listener takes `port`; elsewhere the destination brings its own"
@@ -126,6 +131,18 @@ class Draft:
                 place = (origin[0], (*origin[1], index)) if isinstance(accept, list) else origin
                 fix = "write one of tls, connect, socks5, transparent, tcp"
                 self.report(place, "not_in_this_version", f"`accept: {word}` is not in this version", fix)
+
+    def _read_tls(self, index: int, tls: ListenerTls, origin: Origin) -> None:
+        source, place = origin
+        certificates = Certificates(tls, source.file)
+        for path, data in certificates.files:
+            self._mix(path, data)
+            if path not in self._files:
+                self._files.append(path)
+        for key, code, message, fix in certificates.troubles:
+            self.report((source, (*place, key)), code, message, fix)
+        if not certificates.troubles:
+            self._tls[index] = certificates.document()
 
     def _check_list(self, path: str, origin: Origin) -> None:
         try:

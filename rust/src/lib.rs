@@ -208,6 +208,21 @@ fn build_profile() -> &'static str {
     if cfg!(debug_assertions) { "debug" } else { "release" }
 }
 
+/// Whether a listener can serve TLS by these files, in PEM; else which key names the one to blame, why, and what to do.
+#[pyfunction]
+#[pyo3(signature = (certificate, key, client_ca=None))]
+fn check_tls(
+    py: Python<'_>,
+    certificate: &[u8],
+    key: &[u8],
+    client_ca: Option<&[u8]>,
+) -> Option<(&'static str, String, &'static str)> {
+    let files =
+        egress_front::Files { certificate, key, client_ca, client_required: true, http: true };
+    let checked = py.detach(|| egress_front::ServerTls::new(files));
+    checked.err().map(|problem| (problem.which.key(), problem.message, problem.fix))
+}
+
 /// The words of the record's enumerations by their numbers.
 #[pyfunction]
 fn vocabulary(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
@@ -255,6 +270,7 @@ fn dataplane(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Gateway>()?;
     module.add("PolicyError", module.py().get_type::<PolicyError>())?;
     module.add_function(wrap_pyfunction!(build_profile, module)?)?;
+    module.add_function(wrap_pyfunction!(check_tls, module)?)?;
     module.add_function(wrap_pyfunction!(vocabulary, module)?)?;
     module.add_function(wrap_pyfunction!(counters, module)?)?;
     module.add_function(wrap_pyfunction!(layout, module)?)?;

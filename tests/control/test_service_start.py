@@ -57,8 +57,10 @@ def test_a_control_plane_that_starts_over_broken_files_serves_the_old_policy(tmp
         assert old is not None
         os.kill(old, signal.SIGKILL)
         wait_for("the next control process", lambda: gateway.control_pid() not in (None, old))
-        told = wait_for("status", lambda: gateway.egress("status", "--json").returncode == 0 and gateway.status())
-        assert told["generation"] == 1 and told["config_error"] is True
+        wait_for("status", lambda: gateway.egress("status", "--json").returncode == 0)
+        # It answers before it has read the files.
+        wait_for("the error", lambda: gateway.status()["config_error"] is True)
+        assert gateway.status()["generation"] == 1
         families = {one.name: one for one in text_string_to_metric_families(gateway.egress("metrics").stdout)}
         broken = [one for name, one in families.items() if name.endswith("config_error")]
         assert [sample.value for one in broken for sample in one.samples] == [1.0]

@@ -200,7 +200,7 @@ CONNECT = [
     head("GET", b"GET / HTTP/1.1\r\nHost: allowed.example\r\n\r\n", "method_not_connect", status=405),
     head("an absolute URI", b"GET http://allowed.example/ HTTP/1.1\r\n\r\n", "method_not_connect", status=405),
     head("POST with a body", b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", "method_not_connect", status=405),
-    head("HTTP/2's preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http_version"),
+    head("nearly HTTP/2's preface", b"PRI * HTTP/2.1\r\n\r\nSM\r\n\r\n", "http_version"),
     # The request line.
     line("HTTP/0.9", b"CONNECT allowed.example:%PORT", "request_line"),
     line("HTTP/1.2", b"CONNECT allowed.example:%PORT HTTP/1.2", "http_version"),

@@ -116,6 +116,18 @@ WORKER: Final[Mapping[str, Metric]] = {
     "name_cache_hits": Metric(
         "egress_worker_name_cache_hits_total", "counter", ("worker",), "Names answered from the worker's own cache."
     ),
+    "handed_over": Metric(
+        "egress_front_connections_total",
+        "counter",
+        ("worker",),
+        "Connections given to the front: HTTP/2, and TLS to the proxy.",
+    ),
+    "adopted": Metric(
+        "egress_front_clients_total",
+        "counter",
+        ("worker",),
+        "Clients that came from the front: HTTP/2 streams, and what was inside TLS.",
+    ),
     "turns": Metric("egress_loop_turns_total", "counter", ("worker",), "Turns of the worker's event loop."),
 }
 RESOLVER: Final[Mapping[str, Metric]] = {

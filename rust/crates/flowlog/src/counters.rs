@@ -44,6 +44,10 @@ counters! {
         Turns "turns",
         /// Captured datagrams that were refused.
         DatagramsRefused "datagrams_refused",
+        /// Connections given to the front: HTTP/2, and TLS to the proxy itself.
+        HandedOver "handed_over",
+        /// Clients taken from the front: streams, and what was inside TLS.
+        Adopted "adopted",
     }
 }
 

@@ -43,6 +43,39 @@ pub(crate) struct Listener {
     pub accept: Vec<String>,
     pub port: Option<u32>,
     pub to: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+}
+
+/// TLS to the proxy itself. The contents of the files, not their paths: what was checked is what is served.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerTls {
+    /// The certificate, then those that lead to its root.
+    pub certificate: Pem,
+    pub key: Pem,
+    /// Roots of the clients' certificates; without them no client is asked for one.
+    pub client_ca: Option<Pem>,
+    /// A client without a certificate is turned away.
+    pub client_required: bool,
+}
+
+/// Text that no log may show: it may be a private key.
+#[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Pem(String);
+
+impl Pem {
+    /// The bytes, for whoever reads the certificates and keys in them.
+    pub fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl std::fmt::Debug for Pem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pem(..)")
+    }
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]

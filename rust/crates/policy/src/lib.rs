@@ -39,6 +39,7 @@ mod vocab;
 pub use address::{AddressClass, classify};
 pub use compile::compile;
 pub use decide::{Decision, Destination, Item};
+pub use document::{ListenerTls, Pem};
 pub use explain::{AddressNote, Candidate, Explanation, RuleRef};
 #[doc(hidden)]
 pub use flat::reseal;

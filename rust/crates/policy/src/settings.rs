@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use egress_hello::name::{Host, Name, parse_authority, parse_host};
 
-use crate::document;
+use crate::document::{self, ListenerTls};
 use crate::explain::target;
 use crate::pattern::NAME_FIX;
 use crate::problem::{Problems, nearest, place};
@@ -48,6 +48,8 @@ pub struct Listener {
     pub port: u16,
     /// The fixed destination of a `tcp` listener; `None` for all others.
     pub to: Option<(Host, u16)>,
+    /// Clients speak TLS to the proxy, and inside it what the listener accepts.
+    pub tls: Option<ListenerTls>,
 }
 
 /// The protocols that a listener accepts; several are told apart by a connection's first bytes.
@@ -243,7 +245,8 @@ fn check_listeners(raw: &[document::Listener], problems: &mut Problems) -> Vec<L
             }
         });
         if let (Ok(bind), Some(accept), true) = (bind, accept, problems.len() == before) {
-            checked.push(Listener { name: listener.name.clone(), bind, accept, port, to });
+            let (name, tls) = (listener.name.clone(), listener.tls.clone());
+            checked.push(Listener { name, bind, accept, port, to, tls });
         }
     }
     checked
@@ -275,6 +278,17 @@ fn check_accept(
             problems.add(at("accept"), "bad_accept", message, "remove one of them");
         }
         accepts.0 |= Accepts::only(accept).0;
+    }
+    let for_us = [Accept::Connect, Accept::Socks5];
+    if listener.tls.is_some()
+        && let Some(accept) = accepts.iter().find(|accept| !for_us.contains(accept))
+    {
+        problems.add(
+            at("tls"),
+            "unused_tls",
+            format!("clients of a listener that accepts {accept} do not speak TLS to the proxy"),
+            "remove `tls`, or give it a listener that accepts connect or socks5",
+        );
     }
     match (accepts.one(), &listener.to) {
         (Accept::Several, _) if accepts.0 == 0 => problems.add(

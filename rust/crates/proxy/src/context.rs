@@ -113,6 +113,8 @@ pub(crate) struct Context {
     pub candidates: Candidates,
     pub recorder: Rc<Recorder>,
     pub resolver: Handle,
+    /// Where connections go that are HTTP/2 or TLS to the proxy; `None` where no listener takes such.
+    pub front: Option<egress_front::Handle>,
     pub names: HashMap<Name, Known>,
     /// The gateway's own listening addresses, which are never dialled.
     pub own: Arc<[SocketAddr]>,

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use egress_flowlog::{Counters, LiveFlow, LiveTable, NONE_U32, Record, Ring, WorkerCounter, flags};
+use egress_front::WorkerEnd;
 use egress_hello::http::Preference;
 use egress_hello::name::Host;
 use egress_policy::{
@@ -15,7 +16,7 @@ use crate::dial::Dialing;
 use crate::installed::{InForce, Installed};
 use crate::limits::Held;
 use crate::pool::Buffer;
-use crate::relay::{Direction, Peer};
+use crate::relay::{Direction, Edge, Peer};
 
 /// Where the flows of one worker leave their traces.
 #[derive(Debug)]
@@ -71,6 +72,8 @@ pub(crate) enum Work {
     Refuse(Box<Goodbye>),
     /// Nothing any more; bytes up and down of the relay that it was.
     Over((u64, u64)),
+    /// Nothing here: the front has the connection, and each of its streams becomes a flow.
+    Handed,
     /// Between two of the above.
     Moving,
 }
@@ -104,6 +107,15 @@ pub(crate) struct Goodbye {
     pub carried: (u64, u64),
 }
 
+/// What is known of a client besides its socket and its address.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    /// What it has shown of itself.
+    pub identity: Option<Identity>,
+    /// Of one that comes through the front: what a pair of sockets cannot say.
+    pub pair: Option<WorkerEnd>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub id: u64,
@@ -111,8 +123,8 @@ pub(crate) struct Flow {
     pub source: SocketAddr,
     /// How `source` is known; what `identity` stands for is beyond it.
     pub evidence: Evidence,
-    /// What the client has shown of itself besides its address.
-    pub identity: Option<Box<Identity>>,
+    /// What few clients have; dropped after `client`.
+    pub beside: Option<Box<Beside>>,
     pub listener: u16,
     pub accept: Accept,
     pub start_ns: u64,
@@ -148,18 +160,27 @@ pub(crate) struct Flow {
 impl Flow {
     /// The caller as rules see it.
     pub(crate) fn caller(&self) -> Source<'_> {
-        Source::new(self.source.ip(), self.evidence, self.identity.as_deref())
+        Source::new(self.source.ip(), self.evidence, self.identity())
     }
 
     /// Adds what the client has shown of itself; before it is judged.
     #[allow(dead_code, reason = "for listeners that learn more than an address")]
     pub(crate) fn shown(&mut self, add: impl FnOnce(Identity) -> Identity) {
-        let before = self.identity.take().map_or_else(Identity::default, |identity| *identity);
-        self.identity = Some(Box::new(add(before)));
+        let beside = self.beside.get_or_insert_default();
+        beside.identity = Some(add(beside.identity.take().unwrap_or_default()));
+    }
+
+    fn identity(&self) -> Option<&Identity> {
+        self.beside.as_ref()?.identity.as_ref()
+    }
+
+    /// Of a client that comes through the front.
+    pub(crate) fn pair(&self) -> Option<&WorkerEnd> {
+        self.beside.as_ref()?.pair.as_ref()
     }
 
     fn shown_text(&self) -> &[u8] {
-        self.identity.as_ref().and_then(|identity| identity.strongest()).unwrap_or_default()
+        self.identity().and_then(Identity::strongest).unwrap_or_default()
     }
 
     /// The rule whose terms the flow runs under: `dial`, `sni`, `connections`.
@@ -170,6 +191,20 @@ impl Flow {
     /// The client is told when its destination is reached, and speaks to it only then.
     pub(crate) fn asks_for_tunnel(&self) -> bool {
         matches!(self.accept, Accept::Connect | Accept::Socks5)
+    }
+
+    /// Takes in an edge of the client's socket.
+    pub(crate) fn mark_client(&mut self, edge: Edge) {
+        let cut = edge.ending && self.pair().is_some_and(WorkerEnd::client_cut);
+        self.client.mark(Edge { failed: edge.failed || cut, ..edge });
+    }
+
+    /// Makes the coming close a reset for the client.
+    pub(crate) fn abort_client(&self) {
+        match self.pair() {
+            Some(pair) => pair.cut(),
+            None => egress_sys::abort_on_close(self.client.fd()),
+        }
     }
 
     pub(crate) fn name(&self) -> NameText<'_> {
@@ -291,7 +326,9 @@ impl Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        self.record();
+        if !matches!(self.work, Work::Handed) {
+            self.record();
+        }
         if let Some(slot) = self.slot {
             self.recorder.live.clear(slot as usize);
             let counters = self.recorder.counters;

@@ -16,6 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::pipe;
 
 use crate::control::Control;
+use crate::front;
 use crate::installed::{Installed, needs_restart};
 use crate::log;
 use crate::message::{FromControl, Received, Refusal, ToControl, VERSION, WorkerStatus};
@@ -208,6 +209,13 @@ impl Gateway {
         self.draining = true;
         self.stop_at = None;
         self.post_all(|| Mail::Stop);
+        for front in self.fronts() {
+            front.stop();
+        }
+    }
+
+    fn fronts(&self) -> impl Iterator<Item = &egress_front::Handle> {
+        self.running.iter().flat_map(|running| &running.front).map(|(front, _)| front)
     }
 
     /// Stop accepting; live flows may go on for `timeouts.drain`, then they are closed.
@@ -228,6 +236,10 @@ impl Gateway {
         }
         drop(done);
         let open = Self::gather(&answers);
+        // After the workers: what they have just accepted is on its way to the front, and is still served.
+        for front in self.fronts() {
+            front.drain();
+        }
         // Said only now: whoever waits for it may count on new connections being refused.
         log::info(&format!(
             "draining: {open} flows have {} s to end; a second signal stops at once",
@@ -429,6 +441,7 @@ impl Gateway {
                 return Err(fixed);
             }
         }
+        let terms = front::terms(snapshot.settings(), before.as_deref().zip(self.fronts().next()))?;
         let installed = Arc::new(Installed::new(snapshot, before.as_deref()));
         let closing = match &before {
             None => {
@@ -437,10 +450,16 @@ impl Gateway {
                     &self.options,
                     &self.segment,
                     self.id_salt,
+                    terms,
                 )?);
                 0
             }
-            Some(before) => self.swap(before, &installed),
+            Some(before) => {
+                for front in self.fronts() {
+                    front.configure(terms.clone());
+                }
+                self.swap(before, &installed)
+            }
         };
         self.plan_expiry();
         Ok(ToControl::Installed { id, generation: installed.generation, changed: true, closing })
@@ -490,6 +509,12 @@ impl Gateway {
                 if let Some(thread) = worker.thread.take()
                     && thread.join().is_err()
                 {
+                    self.exit = EXIT_SOFTWARE;
+                }
+            }
+            if let Some((front, thread)) = running.front.take() {
+                front.stop();
+                if thread.join().is_err() {
                     self.exit = EXIT_SOFTWARE;
                 }
             }

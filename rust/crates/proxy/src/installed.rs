@@ -88,7 +88,8 @@ fn listeners_differ(before: &[Listener], after: &[Listener], errors: &mut Vec<Re
             gone.name
         )));
     }
-    if errors.len() == earlier && before != after {
+    let names = |all: &[Listener]| all.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+    if errors.len() == earlier && names(before) != names(after) {
         errors.push(put_back(
             "the order of the listeners cannot change while the gateway runs".to_owned(),
         ));
@@ -96,12 +97,14 @@ fn listeners_differ(before: &[Listener], after: &[Listener], errors: &mut Vec<Re
 }
 
 /// What a listener consists of besides its name, in the words of the policy.
-fn terms(listener: &Listener) -> [(&'static str, String); 4] {
+fn terms(listener: &Listener) -> [(&'static str, String); 5] {
     let to = listener.to.as_ref();
     [
         ("bind", listener.bind.to_string()),
         ("accept", listener.accept.to_string()),
         ("port", listener.port.to_string()),
+        // What is in the files may change.
+        ("tls", if listener.tls.is_some() { "on" } else { "off" }.to_owned()),
         ("to", to.map_or_else(|| "nothing".to_owned(), |(host, port)| format!("{host}:{port}"))),
     ]
 }
@@ -122,6 +125,7 @@ mod tests {
             bind: ([127, 0, 0, 1], port).into(),
             accept: Accepts::only(Accept::Tls),
             port: 443,
+            tls: None,
             to: to.map(|port| (egress_hello::name::parse_host(b"db.example").unwrap(), port)),
         }
     }

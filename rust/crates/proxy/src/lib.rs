@@ -12,6 +12,7 @@ mod dial;
 mod dns;
 mod families;
 mod flow;
+mod front;
 mod gateway;
 mod installed;
 mod limits;

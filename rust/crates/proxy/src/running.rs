@@ -10,6 +10,7 @@ use egress_flowlog::Segment;
 use egress_policy::{Accept, Settings};
 
 use crate::dns::{Bound, Sockets};
+use crate::front::{self, Boxes};
 use crate::installed::Installed;
 use crate::log;
 use crate::message::{ListenerStatus, Refusal};
@@ -49,6 +50,8 @@ pub(crate) struct Running {
     /// Raised by each change of the resolver's settings.
     pub names_epoch: u64,
     pub resolver_thread: JoinHandle<()>,
+    /// Where a listener takes HTTP/2, or TLS to the proxy.
+    pub front: Option<(egress_front::Handle, JoinHandle<()>)>,
     pub listeners: Vec<ListenerStatus>,
 }
 
@@ -59,6 +62,7 @@ impl Running {
         options: &Options,
         segment: &Segment,
         id_salt: u64,
+        terms: egress_front::Terms,
     ) -> Result<Self, Vec<Refusal>> {
         let settings = installed.snapshot.settings();
         let count = match (options.workers, settings.workers) {
@@ -144,6 +148,10 @@ impl Running {
         let (resolver, resolver_thread) =
             resolver::start(settings.resolver.clone(), replies, segment.resolver(), asked)
                 .map_err(|error| failed("resolver", error))?;
+        let front = front::is_needed(settings)
+            .then(|| egress_front::start(Arc::new(Boxes(boxes.clone())), terms))
+            .transpose()
+            .map_err(|error| failed("front", error))?;
         let own: Arc<[SocketAddr]> =
             bound.iter().map(|(_, _, listening)| listening.address).collect();
         let listeners: Vec<ListenerStatus> = bound
@@ -172,6 +180,7 @@ impl Running {
                     .iter_mut()
                     .filter_map(|(number, accept, all)| Some((*number, *accept, all.next()?)))
                     .collect(),
+                front: front.as_ref().map(|(handle, _)| handle.clone()),
                 datagrams: std::mem::take(&mut captured[index]),
                 own: Arc::clone(&own),
                 policy: Arc::clone(&installed),
@@ -209,7 +218,16 @@ impl Running {
             ));
         }
         let memo = serde_json::Value::Null;
-        Ok(Self { installed, memo, workers, resolver, names_epoch: 0, resolver_thread, listeners })
+        Ok(Self {
+            installed,
+            memo,
+            workers,
+            resolver,
+            names_epoch: 0,
+            resolver_thread,
+            front,
+            listeners,
+        })
     }
 }
 

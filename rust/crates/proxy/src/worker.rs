@@ -1,6 +1,7 @@
 //! A worker: one thread with its own event loop, listeners, flows, timers and counters. It shares nothing per connection.
 
 mod accept;
+mod adopt;
 mod datagrams;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use egress_flowlog::{NONE_U32, WorkerArea, WorkerCounter};
+use egress_front::{Adopted, Lost};
 use egress_hello::name::Name;
 use egress_policy::{Accepts, End};
 use mio::{Events, Poll, Token, Waker};
@@ -76,6 +78,12 @@ pub(crate) enum Mail {
         epoch: u64,
         done: Sender<u64>,
     },
+    /// A client that the front has made of a stream, or of a TLS connection.
+    Adopt(Box<Adopted>),
+    /// A connection that came to nothing in the front: it leaves its record here.
+    Lost(Lost),
+    /// The front holds no connection: a worker that has drained may end.
+    FrontIdle,
     /// A rule's time is up: judge all flows again by the same policy.
     JudgeAgain,
     /// Stop accepting, and say so; the worker ends when its last flow has.
@@ -94,11 +102,13 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
-    pub(crate) fn post(&self, mail: Mail) {
-        // A worker that is gone needs no mail.
-        if self.sender.send(mail).is_ok() {
+    /// `false` when the worker has ended: then it needs no mail.
+    pub(crate) fn post(&self, mail: Mail) -> bool {
+        let there = self.sender.send(mail).is_ok();
+        if there {
             let _ = self.waker.wake();
         }
+        there
     }
 }
 
@@ -123,6 +133,7 @@ pub(crate) struct Parts {
     pub area: WorkerArea,
     /// This worker's socket of each listener that has connections, with its place in the settings.
     pub listeners: Vec<(u16, Accepts, OwnedFd)>,
+    pub front: Option<egress_front::Handle>,
     /// This worker's sockets of captured datagrams.
     pub datagrams: Vec<Captured>,
     pub own: Arc<[SocketAddr]>,
@@ -180,6 +191,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         mail,
         area,
         listeners,
+        front,
         datagrams,
         own,
         policy,
@@ -215,6 +227,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         candidates: Candidates::default(),
         recorder,
         resolver,
+        front,
         names: HashMap::new(),
         own,
         local: Local::default(),
@@ -243,7 +256,10 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     for (number, accept, fd) in listeners {
         let token = FlowToken { slot: worker.listeners.len(), generation: OWN_GENERATION }.token();
         worker.context.watch(fd.as_raw_fd(), token)?;
-        worker.listeners.push(Listening { number, accept, fd, ready: true, starved: false });
+        let policy = worker.context.policy();
+        let settings = policy.snapshot.settings().listeners.get(usize::from(number));
+        let tls = settings.is_some_and(|settings| settings.tls.is_some());
+        worker.listeners.push(Listening { number, accept, tls, fd, ready: true, starved: false });
     }
     for (index, captured) in worker.datagrams.sockets.iter().enumerate() {
         let slot = DATAGRAMS + index;
@@ -252,7 +268,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     }
     let mut events = Events::with_capacity(EVENTS);
     let mut due = Vec::new();
-    while !(worker.stopping || worker.draining && worker.open == 0) {
+    while !(worker.stopping || worker.draining && worker.is_empty()) {
         worker.wait(&mut poll, &mut events, low_latency)?;
         worker.turn(&events, &mut due);
     }
@@ -347,7 +363,7 @@ impl Worker {
             };
             self.with(token, |context, flow| {
                 if side == CLIENT {
-                    flow.client.mark(edge);
+                    flow.mark_client(edge);
                 } else if let Work::Relay(relay) = &mut flow.work {
                     // Another attempt's, decided in the same batch: that socket is closed.
                     if usize::from(relay.side) != side {
@@ -430,10 +446,10 @@ impl Worker {
             // A break on one side is shown as a break on the other, not as an orderly end.
             match end {
                 End::ClientReset => egress_sys::abort_on_close(relay.upstream.fd()),
-                End::UpstreamReset => egress_sys::abort_on_close(flow.client.fd()),
+                End::UpstreamReset => flow.abort_client(),
                 End::PolicyChanged | End::Drained | End::Aborted => {
                     egress_sys::abort_on_close(relay.upstream.fd());
-                    egress_sys::abort_on_close(flow.client.fd());
+                    flow.abort_client();
                 }
                 _ => {}
             }
@@ -480,6 +496,9 @@ impl Worker {
                     let closed = self.judge_all_again();
                     let _ = done.send(closed);
                 }
+                Ok(Mail::Adopt(client)) => self.adopt(*client),
+                Ok(Mail::Lost(lost)) => self.lose(&lost),
+                Ok(Mail::FrontIdle) => {}
                 Ok(Mail::JudgeAgain) => {
                     // This turn may have begun before the `until` that the letter is about.
                     self.tick();

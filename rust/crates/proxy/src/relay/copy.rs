@@ -28,7 +28,7 @@ impl Direction {
             _ => SCRATCH_BYTES,
         };
         let space = &mut lender.scratch[..want];
-        let read = match egress_sys::recv(source.fd(), space) {
+        let read = match source.recv(space) {
             Ok(0) => {
                 self.eof = true;
                 return Ok(Step::Moved(0));

@@ -37,6 +37,9 @@ pub(crate) struct Peer {
     /// Urgent data has come at least once: a short read no longer means an empty queue, and splice(2) would take its
     /// mark for one.
     pub urgent: bool,
+    /// One of a pair whose other end the front has. AF_UNIX carries no reset: whether an end is one is known once it has
+    /// been announced (`failed`), so one that is read before that is read again.
+    pub paired: bool,
 }
 
 /// What epoll(7) says of a socket in one event.
@@ -78,7 +81,13 @@ impl Peer {
             ending: false,
             failed: false,
             urgent: false,
+            paired: false,
         }
+    }
+
+    /// The worker's end of a pair.
+    pub(crate) fn adopted(fd: OwnedFd) -> Self {
+        Self { paired: true, ..Self::accepted(fd) }
     }
 
     /// A socket whose connection was reported by `edge`: what comes later raises an edge of its own.
@@ -92,6 +101,25 @@ impl Peer {
             ending: edge.ending,
             failed: false,
             urgent: edge.urgent,
+            paired: false,
+        }
+    }
+
+    /// Reads what is there; `Ok(0)` is an end in order.
+    #[inline]
+    pub(crate) fn recv(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        match egress_sys::recv(self.fd(), buffer) {
+            Ok(0) => self.end().map(|()| 0),
+            other => other,
+        }
+    }
+
+    /// What the end that was read comes to: one in order, one that is still to be announced, or a reset.
+    fn end(&self) -> Result<(), Errno> {
+        match (self.paired, self.ending, self.failed) {
+            (false, ..) | (true, true, false) => Ok(()),
+            (true, false, _) => Err(Errno::AGAIN),
+            (true, true, true) => Err(Errno::CONNRESET),
         }
     }
 

@@ -25,9 +25,18 @@ impl Direction {
         };
         match pipe.fill(source.fd()) {
             Ok(0) => {
-                self.eof = true;
                 lender.pipes.give_back(pipe);
-                Ok(Step::Moved(0))
+                match source.end() {
+                    Ok(()) => {
+                        self.eof = true;
+                        Ok(Step::Moved(0))
+                    }
+                    Err(Errno::AGAIN) => {
+                        source.readable = false;
+                        Ok(Step::Blocked)
+                    }
+                    Err(errno) => Err(Fault::Source(errno)),
+                }
             }
             Ok(moved) => {
                 self.spliced = true;

@@ -175,7 +175,7 @@ impl Context {
             if !client.readable {
                 return None;
             }
-            match egress_sys::recv(client.fd(), &mut self.lender.scratch[..FAIR_BYTES]) {
+            match client.recv(&mut self.lender.scratch[..FAIR_BYTES]) {
                 // An end before the first byte is a client that only listens; in the middle of a hello it is one that
                 // left, and half a hello is nobody's to judge.
                 Ok(0) if first => break Said::NotAccepted,
@@ -253,9 +253,12 @@ impl Context {
                 Some(Reason::Malformed)
             }
             // Not TLS: there is no second name to compare.
-            Said::NotAccepted | Said::More | Said::Head(_) | Said::Socks(..) | Said::Answer(..) => {
-                None
-            }
+            Said::NotAccepted
+            | Said::More
+            | Said::Http2
+            | Said::Head(_)
+            | Said::Socks(..)
+            | Said::Answer(..) => None,
         }
     }
 

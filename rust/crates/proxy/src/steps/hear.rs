@@ -37,6 +37,8 @@ pub(crate) enum Said {
     Socks(Host, u16, usize),
     /// The first so many bytes are to be answered before the client goes on.
     Answer(usize, [u8; 2]),
+    /// An HTTP/2 connection: the front reads it.
+    Http2,
     NotAccepted,
     Malformed {
         word: &'static str,
@@ -46,6 +48,18 @@ pub(crate) enum Said {
 
 fn malformed(word: &'static str) -> Said {
     Said::Malformed { word, bad_name: false }
+}
+
+/// Whether the bytes begin an HTTP/2 connection; `None` when they cannot. No method of HTTP/1.1 begins like it.
+fn preface(bytes: &[u8]) -> Option<Said> {
+    if bytes.first() != Some(&b'P') {
+        return None;
+    }
+    match recognise(bytes) {
+        Answer::Found(Protocol::Http2) => Some(Said::Http2),
+        Answer::NeedMore => Some(Said::More),
+        _ => None,
+    }
 }
 
 impl Reader {
@@ -75,7 +89,7 @@ impl Reader {
                 let accept = match recognise(bytes) {
                     Answer::NeedMore => return Said::More,
                     Answer::Found(Protocol::Tls) => Accept::Tls,
-                    Answer::Found(Protocol::Http) => Accept::Connect,
+                    Answer::Found(Protocol::Http | Protocol::Http2) => Accept::Connect,
                     Answer::Found(Protocol::Socks5) => Accept::Socks5,
                     Answer::Found(_) | Answer::Not => return Said::NotAccepted,
                 };
@@ -102,7 +116,7 @@ impl Reader {
                     Said::Malformed { word: error.word(), bad_name: error.is_bad_name() }
                 }
             },
-            Self::Connect(reader) => match reader.read(bytes) {
+            Self::Connect(reader) => preface(bytes).unwrap_or_else(|| match reader.read(bytes) {
                 Answer::NeedMore if bytes.len() > MAX_HEAD => malformed("head_too_large"),
                 Answer::NeedMore => Said::More,
                 Answer::Found(head) => Said::Head(head),
@@ -110,7 +124,7 @@ impl Reader {
                 Answer::Malformed(error) => {
                     Said::Malformed { word: error.word(), bad_name: error.is_bad_name() }
                 }
-            },
+            }),
             Self::SocksGreeting => match socks::read_greeting(bytes) {
                 Answer::NeedMore => Said::More,
                 Answer::Found(greeting) if greeting.no_auth => {
@@ -145,16 +159,15 @@ impl Context {
             if !flow.client.readable {
                 return Step::Stay;
             }
-            let read =
-                match egress_sys::recv(flow.client.fd(), &mut self.lender.scratch[..FAIR_BYTES]) {
-                    Ok(0) => return self.left(flow),
-                    Ok(read) => read,
-                    Err(Errno::AGAIN) => {
-                        flow.client.readable = false;
-                        return Step::Stay;
-                    }
-                    Err(_) => return self.left(flow),
-                };
+            let read = match flow.client.recv(&mut self.lender.scratch[..FAIR_BYTES]) {
+                Ok(0) => return self.left(flow),
+                Ok(read) => read,
+                Err(Errno::AGAIN) => {
+                    flow.client.readable = false;
+                    return Step::Stay;
+                }
+                Err(_) => return self.left(flow),
+            };
             if read < FAIR_BYTES {
                 flow.client.drained();
             }
@@ -225,6 +238,7 @@ impl Context {
             Said::NotAccepted if flow.accept == Accept::Transparent => {
                 self.judge_unnamed(token, flow)
             }
+            Said::Http2 => self.hand_over(token, flow),
             Said::NotAccepted => self.refuse(token, flow, Reason::NotAccepted, End::Refused),
             Said::Malformed { word, bad_name } => {
                 flow.other = Some(word.into());

@@ -3,6 +3,7 @@
 
 mod captured;
 mod carry;
+mod hand_over;
 mod hear;
 mod judge;
 mod reach;
@@ -37,7 +38,7 @@ impl Context {
             Work::Dial(..) => self.attempt_edge(token, flow, side - 1, edge),
             Work::Relay(_) => self.carry(token, flow),
             Work::Refuse(_) => self.say_goodbye(flow),
-            Work::Over(_) | Work::Moving => Step::End(End::Aborted),
+            Work::Over(_) | Work::Handed | Work::Moving => Step::End(End::Aborted),
         }
     }
 
@@ -51,7 +52,7 @@ impl Context {
             Work::Dial(..) => self.dial_timer(token, flow),
             Work::Relay(_) => self.carry_timer(token, flow),
             Work::Refuse(_) => Step::End(flow.end),
-            Work::Over(_) | Work::Moving => Step::End(End::Aborted),
+            Work::Over(_) | Work::Handed | Work::Moving => Step::End(End::Aborted),
         }
     }
 }

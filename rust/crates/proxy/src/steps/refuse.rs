@@ -93,7 +93,7 @@ impl Context {
         // An alert in the middle of the upstream's own bytes would only be read as garbage.
         if answer.is_empty() || (relayed && !tunnel) {
             flow.work = Work::Over(carried);
-            egress_sys::abort_on_close(flow.client.fd());
+            flow.abort_client();
             return Step::End(end);
         }
         let bytes = self.lender.buffers.holding(&answer);
@@ -164,7 +164,7 @@ impl Context {
             goodbye.shut = true;
         }
         while client.readable && goodbye.discarded < LINGER_BYTES {
-            match egress_sys::recv(client.fd(), &mut self.lender.scratch) {
+            match client.recv(&mut self.lender.scratch) {
                 Ok(0) => return Step::End(*end),
                 Ok(read) => goodbye.discarded += read,
                 Err(Errno::AGAIN) => client.readable = false,

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::{Slot, Worker};
 use crate::context::{CLIENT, FlowToken};
-use crate::flow::{Flow, Work};
+use crate::flow::{Beside, Flow, Work};
 use crate::relay::{Edge, Peer};
 
 /// One worker's socket of a listener.
@@ -20,11 +20,26 @@ pub(super) struct Listening {
     /// Its place in the settings.
     pub number: u16,
     pub accept: Accepts,
+    /// Connections begin with TLS to the proxy itself: they go to the front.
+    pub tls: bool,
     pub fd: OwnedFd,
     /// More may wait in the queue than the last batch took.
     pub ready: bool,
     /// An accept failed for want of a resource: the queue raises no edge for what already waits in it.
     pub starved: bool,
+}
+
+/// Somebody who wants something, by the worker's own socket or through the front.
+pub(super) struct Client {
+    pub peer: Peer,
+    pub source: SocketAddr,
+    pub beside: Option<Box<Beside>>,
+}
+
+impl Client {
+    pub(super) fn accepted(fd: OwnedFd, source: SocketAddr) -> Self {
+        Self { peer: Peer::accepted(fd), source, beside: None }
+    }
 }
 
 /// A descriptor to give up when they run out.
@@ -37,7 +52,15 @@ impl Worker {
         for _ in 0..most {
             let accepted = egress_sys::accept(self.listeners[index].fd.as_fd());
             match accepted {
-                Ok((fd, source)) => self.admit(index, fd, source),
+                Ok((fd, source)) => {
+                    self.context.count(WorkerCounter::Accepted);
+                    if self.listeners[index].tls {
+                        self.give_away(index, fd, source);
+                    } else {
+                        let Listening { number, accept, .. } = self.listeners[index];
+                        self.admit(number, accept.one(), Client::accepted(fd, source));
+                    }
+                }
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::AGAIN) => {
                         self.listeners[index].ready = false;
@@ -69,7 +92,11 @@ impl Worker {
         let accepted = egress_sys::accept(self.listeners[index].fd.as_fd());
         let shed = accepted.is_ok();
         match accepted {
-            Ok((fd, source)) => self.turn_away(index, fd, source),
+            Ok((fd, source)) => {
+                self.context.count(WorkerCounter::Accepted);
+                let Listening { number, accept, .. } = self.listeners[index];
+                self.turn_away(number, accept.one(), Client::accepted(fd, source));
+            }
             Err(error) => {
                 self.listeners[index].ready = false;
                 self.listeners[index].starved = Errno::from_io_error(&error) != Some(Errno::AGAIN);
@@ -79,20 +106,19 @@ impl Worker {
         shed
     }
 
-    fn flow(&mut self, index: usize, fd: OwnedFd, source: SocketAddr, slot: Option<u32>) -> Flow {
+    fn flow(&mut self, listener: u16, accept: Accept, client: Client, slot: Option<u32>) -> Flow {
         let now_ns = self.context.now_ns();
         let id = self.next_id;
         self.next_id += 1;
         let generation = self.context.recorder.policy.borrow().generation;
-        self.context.count(WorkerCounter::Accepted);
         Flow {
             id,
-            client: Peer::accepted(fd),
-            source,
+            client: client.peer,
+            source: client.source,
             evidence: Evidence::Address,
-            identity: None,
-            listener: self.listeners[index].number,
-            accept: self.listeners[index].accept.one(),
+            beside: client.beside,
+            listener,
+            accept,
             start_ns: now_ns,
             stage: Stage::FirstBytes,
             destination: None,
@@ -120,15 +146,16 @@ impl Worker {
     }
 
     /// Records and resets a connection for which there is no room.
-    fn turn_away(&mut self, index: usize, fd: OwnedFd, source: SocketAddr) {
-        let mut flow = self.flow(index, fd, source, None);
+    pub(super) fn turn_away(&mut self, listener: u16, accept: Accept, client: Client) {
+        let mut flow = self.flow(listener, accept, client, None);
         flow.verdict = Verdict::Deny;
         flow.reason = Reason::Overloaded;
         flow.end = End::OutOfResources;
-        egress_sys::abort_on_close(flow.client.fd());
+        flow.abort_client();
     }
 
-    fn admit(&mut self, index: usize, fd: OwnedFd, source: SocketAddr) {
+    pub(super) fn admit(&mut self, listener: u16, accept: Accept, client: Client) {
+        let source = client.source;
         let slot = match self.free.pop() {
             Some(slot) => slot as usize,
             None if self.slots.len() < self.max_flows => {
@@ -137,10 +164,10 @@ impl Worker {
             }
             None => {
                 self.context.count(WorkerCounter::FlowsFull);
-                return self.turn_away(index, fd, source);
+                return self.turn_away(listener, accept, client);
             }
         };
-        let mut flow = self.flow(index, fd, source, u32::try_from(slot).ok());
+        let mut flow = self.flow(listener, accept, client, u32::try_from(slot).ok());
         let policy = self.context.policy();
         let timeouts = &policy.snapshot.settings().timeouts;
         let mut patience = timeouts.first_bytes;

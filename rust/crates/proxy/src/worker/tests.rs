@@ -100,6 +100,7 @@ fn allocations(rounds: usize) -> u64 {
         mail,
         area: segment.worker(0),
         listeners,
+        front: None,
         datagrams: Vec::new(),
         own: addresses.clone().into(),
         policy,
