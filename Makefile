@@ -10,12 +10,12 @@ BENCH   = PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python bench/beside.py --rounds $(
 SYNC   ?=
 RUST   := --manifest-path rust/Cargo.toml --workspace --exclude egress-dataplane --locked
 
-.PHONY: run test setup need lint rust-test python-test bench docs clean
+.PHONY: run test setup need lint rust-test fuzz python-test bench docs clean
 
 run: setup
 	$(BIN)/python -m egress_gateway.demo
 
-test: setup lint rust-test python-test
+test: setup lint rust-test fuzz python-test
 
 setup: $(BIN)/uv
 	@$(UV) sync --frozen --all-extras $(SYNC) --quiet
@@ -41,6 +41,10 @@ lint:
 rust-test:
 	cargo test $(RUST) --quiet
 	cargo test --manifest-path bench/load/Cargo.toml --target-dir bench/load/target --locked --quiet
+
+# A fixed budget for each fuzz target: as many inputs, from the same seed.
+fuzz:
+	sh tools/fuzz.sh 500000
 
 python-test:
 	$(BIN)/pytest -q
