@@ -25,6 +25,7 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 Text = Annotated[str, Meta(max_length=_TEXT)]
 Action = Literal["deny", "allow"]
 Mode = Literal["enforce", "audit"]
+OnDeny = Literal["native", "reset", "drop"]
 
 
 def _doc(description: str, *examples: object) -> Meta:
@@ -108,6 +109,14 @@ class Default(Section, frozen=True):
             "What a denied client is told. `{rule}` and `{decision}` are filled in.", "Ask #network. Quote {decision}."
         ),
     ] = "Blocked by egress policy ({rule}). Quote {decision}."
+    on_deny: Annotated[
+        OnDeny,
+        _doc(
+            "How a refused client is told: `native` in its own protocol, `reset` by a reset, `drop` not at all: the "
+            "connection stays open, unread, for half a minute. At most 1,024 connections of a worker are dropped so at "
+            "a time, others are reset. A destination that cannot be reached is always told natively."
+        ),
+    ] = "native"
     private_addresses: Annotated[
         Action, _doc("Whether an allowed name may resolve to a private address that no rule names.")
     ] = "deny"
@@ -284,6 +293,10 @@ class Rule(Section, frozen=True):
         Annotated[
             Text, _doc("What the denied client is told. Built in: what `default` says.", "Use workload identity.")
         ]
+        | UnsetType
+    ) = UNSET
+    on_deny: (
+        Annotated[OnDeny, _doc("As in `default`, for what this rule refuses. Built in: what `default` says.")]
         | UnsetType
     ) = UNSET
     owner: Annotated[Text, _doc("Who answers for the rule.", "team-payments")] | UnsetType = UNSET

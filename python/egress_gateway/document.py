@@ -124,6 +124,7 @@ class Document:
             "deny": rule.deny,
             "mode": _or_none(rule.mode),
             "message": _or_none(rule.message),
+            "on_deny": _or_none(rule.on_deny),
             "owner": _or_none(rule.owner),
             "why": _or_none(rule.why),
             "until": None if rule.until is UNSET else rule.until.unix_s,

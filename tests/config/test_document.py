@@ -47,6 +47,7 @@ def test_a_file_of_one_line_has_every_default(tmp_path: Path) -> None:
             "message": "Blocked by egress policy ({rule}). Quote {decision}.",
             "private_addresses": "deny",
             "no_name": "deny",
+            "on_deny": "native",
         },
         "groups": {},
         "lists": {},
@@ -72,7 +73,8 @@ def test_a_rule_is_spelt_out(tmp_path: Path) -> None:
             "from": [{"cidr": "10.0.0.0/8"}, {"cidr": "10.1.0.0/16"}, {"cidr": "192.0.2.1"}],
             "evidence": None,
             "to": [{"pattern": "x.example:8000-8100"}, {"name": "y.example", "addresses": ["10.2.0.0/16"]}],
-            "anywhere": False, "deny": False, "mode": None, "message": None, "owner": None, "why": None,
+            "anywhere": False, "deny": False, "mode": None, "message": None, "on_deny": None,
+            "owner": None, "why": None,
             "until": 1796083200, "connections": {"max": 5, "new_per_second": None}, "dial": None, "sni": "agree",
         }
     ]  # fmt: skip

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::on_deny::OnDeny;
+
 /// The version of the document that this crate reads.
 pub(crate) const VERSION: u32 = 1;
 /// A rule's `dial` that stands for the captured address.
@@ -125,6 +127,8 @@ pub(crate) struct Fallback {
     pub message: String,
     pub private_addresses: Action,
     pub no_name: Action,
+    #[serde(default)]
+    pub on_deny: OnDeny,
 }
 
 #[derive(Debug, Deserialize)]
@@ -155,6 +159,7 @@ pub(crate) struct Rule {
     pub deny: bool,
     pub mode: Option<Mode>,
     pub message: Option<String>,
+    pub on_deny: Option<OnDeny>,
     pub owner: Option<String>,
     pub why: Option<String>,
     /// Unix seconds from which on the rule no longer applies.

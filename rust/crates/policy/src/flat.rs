@@ -103,6 +103,11 @@ pub(crate) mod rule_flag {
     pub(crate) const SNI_ANY: u32 = 4;
     /// The captured address is dialled.
     pub(crate) const ORIGINAL: u32 = 8;
+
+    /// The rule's own `on_deny`; no such flag where it has none.
+    pub(crate) const fn on_deny(own: crate::OnDeny) -> u32 {
+        16 << own as u32
+    }
 }
 
 /// A rule without its destinations and sources.

@@ -257,6 +257,7 @@ fn record(
     ] {
         flags |= if set { flag } else { 0 };
     }
+    flags |= rule.on_deny.map_or(0, rule_flag::on_deny);
     let dial = rule.dial.as_deref().filter(|dial| parse_authority(dial.as_bytes()).is_ok()).map_or(
         NONE,
         |dial| {

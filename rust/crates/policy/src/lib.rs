@@ -22,6 +22,7 @@ mod message;
 mod names;
 mod nearest;
 mod nets;
+mod on_deny;
 mod pattern;
 mod problem;
 mod proposal;
@@ -44,6 +45,7 @@ pub use explain::{AddressNote, Candidate, Explanation, RuleRef};
 #[doc(hidden)]
 pub use flat::reseal;
 pub use message::{MAX_MESSAGE, MessageValues, render_message};
+pub use on_deny::OnDeny;
 pub use problem::{PathPart, Problem};
 pub use resolve::Resolving;
 pub use screen::{Origin, Screened};

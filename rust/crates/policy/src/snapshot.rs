@@ -13,6 +13,7 @@ use crate::flat::*;
 use crate::identities::Shown;
 use crate::names::Names;
 use crate::nets::Nets;
+use crate::on_deny::OnDeny;
 use crate::problem::Problems;
 use crate::settings::{Settings, printable};
 
@@ -50,6 +51,8 @@ pub struct RuleView<'a> {
     pub why: Option<&'a str>,
     /// The rule's own message, else the default's.
     pub message: &'a str,
+    /// Its own, else the default's.
+    pub on_deny: OnDeny,
     pub terms: Terms<'a>,
     pub max_connections: Option<u32>,
     pub new_per_second: Option<u32>,
@@ -221,6 +224,10 @@ impl Snapshot {
             owner: self.optional(record.owner),
             why: self.optional(record.why),
             message: self.optional(record.message).unwrap_or(&self.fallback.message),
+            on_deny: OnDeny::ALL
+                .into_iter()
+                .find(|own| flag(rule_flag::on_deny(*own)))
+                .unwrap_or(self.fallback.on_deny),
             terms: self.terms(id)?,
             max_connections: number(record.max_connections),
             new_per_second: number(record.new_per_second),
@@ -251,6 +258,11 @@ impl Snapshot {
     /// The template for refusals that no rule made.
     pub fn default_message(&self) -> &str {
         &self.fallback.message
+    }
+
+    /// How clients are told that no rule has denied.
+    pub fn default_on_deny(&self) -> OnDeny {
+        self.fallback.on_deny
     }
 
     /// The next moment (unix seconds) after `now` at which a rule ends, so that live flows can be judged again.

@@ -130,6 +130,7 @@ impl<'a> Ties<'a> {
         [
             ("mode", audited(x, self.document) != audited(y, self.document)),
             ("message", x.message != y.message),
+            ("on_deny", x.on_deny != y.on_deny),
             ("connections", x.connections != y.connections),
             ("dial", x.dial != y.dial),
             ("sni", x.sni != y.sni),

@@ -4,7 +4,7 @@ mod support;
 
 use std::fmt::Write as _;
 
-use egress_policy::{RuleId, Snapshot, Verdict, compile};
+use egress_policy::{OnDeny, RuleId, Snapshot, Verdict, compile};
 use serde_json::json;
 use support::*;
 
@@ -172,7 +172,7 @@ fn terms_come_back_as_written() {
         "a",
         &["x.org"],
         json!({
-            "line": 7, "owner": "team", "why": "PCI", "message": "no {rule}", "dial": "Edge.Partner.com:8443", "sni": "any",
+            "line": 7, "owner": "team", "why": "PCI", "message": "no {rule}", "on_deny": "drop", "dial": "Edge.Partner.com:8443", "sni": "any",
             "connections": {"max": 5, "new_per_second": 6}
         })
     )]));
@@ -187,9 +187,11 @@ fn terms_come_back_as_written() {
         (true, Some(5), Some(6), false)
     );
     assert!(!view.terms.original);
+    assert_eq!(view.on_deny, OnDeny::Drop);
     assert!(snapshot.rule(RuleId(1)).is_none());
     assert_eq!(snapshot.settings().listeners[0].bind.port(), 8443);
     let captured = open(json!([rule("a", &["x.org"], json!({"dial": "original"}))]));
     let terms = captured.terms(RuleId(0)).unwrap();
     assert_eq!((terms.dial, terms.original), (None, true));
+    assert_eq!(captured.rule(RuleId(0)).unwrap().on_deny, captured.default_on_deny());
 }

@@ -67,6 +67,7 @@ fn each_term_makes_a_tie() {
         json!({"connections": {"max": 1, "new_per_second": null}}),
         json!({"dial": "y.org:443"}),
         json!({"sni": "any"}),
+        json!({"on_deny": "reset"}),
         json!({"to": [{"name": "x.org", "addresses": ["10.0.0.0/8"]}]}),
     ] {
         let found =

@@ -18,6 +18,7 @@ use crate::flow::{Flow, Recorder, Work};
 use crate::installed::InForce;
 use crate::relay::{Lender, Peer};
 use crate::resolver::{Addresses, Handle};
+use crate::silence::Silences;
 use crate::wheel::Wheel;
 
 /// Names that one worker keeps; beyond it the cache starts anew (the resolver's own still answers).
@@ -119,6 +120,8 @@ pub(crate) struct Context {
     /// The gateway's own listening addresses, which are never dialled.
     pub own: Arc<[SocketAddr]>,
     pub local: Local,
+    /// Denied connections to which nothing is said.
+    pub silences: Silences,
     pub now: Instant,
     pub now_ms: u64,
     pub unix_seconds: u64,

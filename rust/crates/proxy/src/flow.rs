@@ -17,6 +17,7 @@ use crate::installed::{InForce, Installed};
 use crate::limits::Held;
 use crate::pool::Buffer;
 use crate::relay::{Direction, Edge, Peer};
+use crate::silence::Silence;
 
 /// Where the flows of one worker leave their traces.
 #[derive(Debug)]
@@ -100,6 +101,8 @@ pub(crate) struct Relay {
 #[derive(Debug)]
 pub(crate) struct Goodbye {
     pub bytes: Buffer,
+    /// Nothing is said to the client, and nothing that it says is read.
+    pub silence: Option<Silence>,
     pub shut: bool,
     /// Bytes of the client thrown away since: a bound on how long a sender is humoured.
     pub discarded: usize,

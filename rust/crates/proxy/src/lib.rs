@@ -24,6 +24,7 @@ mod refuse;
 mod relay;
 mod resolver;
 mod running;
+mod silence;
 mod steps;
 mod wheel;
 mod worker;

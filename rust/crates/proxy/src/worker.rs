@@ -31,6 +31,7 @@ use crate::installed::{InForce, Installed};
 use crate::pool::{Buffers, Pipes};
 use crate::relay::{Edge, Lender, SCRATCH_BYTES};
 use crate::resolver::{Answer, Handle, Reply};
+use crate::silence::Silences;
 use crate::wheel::Wheel;
 
 /// Events taken from the kernel at once.
@@ -231,6 +232,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         names: HashMap::new(),
         own,
         local: Local::default(),
+        silences: Silences::default(),
         now: started,
         now_ms: 0,
         unix_seconds: started_unix_ns / 1_000_000_000,

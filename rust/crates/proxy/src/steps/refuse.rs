@@ -3,12 +3,15 @@
 use egress_hello::Answer;
 use egress_hello::http::{Preference, RequestHead, read_request};
 use egress_hello::protocol::{Protocol, recognise};
-use egress_policy::{Accept, End, MessageValues, Reason, RuleId, Stage, Verdict, render_message};
+use egress_policy::{
+    Accept, End, MessageValues, OnDeny, Reason, RuleId, Stage, Verdict, render_message,
+};
 use rustix::io::Errno;
 
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Goodbye, Work};
 use crate::refuse::{Refusal, own_message};
+use crate::silence::SILENT_MS;
 
 /// RFC 8446, section 5.1.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -74,7 +77,8 @@ impl Context {
             flow.verdict = Verdict::Deny;
         }
         let tunnel = in_tunnel(flow);
-        let answer = self.answer(flow);
+        let on_deny = self.on_deny(flow);
+        let answer = if on_deny == OnDeny::Native { self.answer(flow) } else { Vec::new() };
         let mut carried = (0, 0);
         self.abandon_dial(flow);
         let relayed = match std::mem::replace(&mut flow.work, Work::Moving) {
@@ -90,18 +94,38 @@ impl Context {
             }
             _ => false,
         };
+        let silence = match on_deny {
+            OnDeny::Drop => self.silences.begin(flow.client.fd()),
+            OnDeny::Native | OnDeny::Reset => None,
+        };
+        let patience = if silence.is_some() { SILENT_MS } else { LINGER_MS };
         // An alert in the middle of the upstream's own bytes would only be read as garbage.
-        if answer.is_empty() || (relayed && !tunnel) {
+        if silence.is_none() && (answer.is_empty() || (relayed && !tunnel)) {
             flow.work = Work::Over(carried);
             flow.abort_client();
             return Step::End(end);
         }
         let bytes = self.lender.buffers.holding(&answer);
-        flow.work = Work::Refuse(Box::new(Goodbye { bytes, shut: false, discarded: 0, carried }));
+        if silence.is_some() {
+            // However it ends, it is not with an orderly end of ours.
+            egress_sys::abort_on_close(flow.client.fd());
+        }
+        flow.work =
+            Work::Refuse(Box::new(Goodbye { bytes, silence, shut: false, discarded: 0, carried }));
         flow.stage = Stage::Refusing;
         flow.publish();
-        self.wake_at(token, self.now_ms + LINGER_MS);
+        self.wake_at(token, self.now_ms + patience);
         self.say_goodbye(flow)
+    }
+
+    /// How the client is told. What fails is no refusal, and who is overloaded keeps no more than it must.
+    fn on_deny(&self, flow: &Flow) -> OnDeny {
+        if flow.end != End::Refused || flow.reason == Reason::Overloaded {
+            return OnDeny::Native;
+        }
+        let policy = self.policy();
+        let rule = policy.snapshot.rule(RuleId(flow.rule));
+        rule.map_or(policy.snapshot.default_on_deny(), |rule| rule.on_deny)
     }
 
     fn answer(&self, flow: &Flow) -> Vec<u8> {
@@ -149,6 +173,9 @@ impl Context {
     /// Sends the refusal, then waits for the client to close.
     pub(crate) fn say_goodbye(&mut self, flow: &mut Flow) -> Step {
         let Flow { client, work: Work::Refuse(goodbye), end, .. } = flow else { return Step::Stay };
+        if goodbye.silence.is_some() {
+            return if client.ending || client.failed { Step::End(*end) } else { Step::Stay };
+        }
         while !goodbye.bytes.rest().is_empty() {
             if !client.writable {
                 return Step::Stay;
