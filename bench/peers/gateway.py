@@ -6,13 +6,21 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from peers.peer import NAMES, Peer, Running, free_port, proxy, targets
 
 #: Rules beside those of the four names: the gateway is measured with a policy as users have it.
 OTHER_RULES = 10_000
+
+#: How the listeners of the other ways in are set.
+WAYS = {
+    "redirect": "accept: transparent",
+    "proxy-header": "accept: tls, proxy_protocol: required, proxy_trusted: [127.0.0.0/8]",
+    "socks5": "accept: socks5",
+    "http": "accept: http",
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,8 @@ class Options:
     rules: int = OTHER_RULES
     #: Names of one more rule, in a list of their own.
     names: int = 0
+    #: Listeners for every way in.
+    ways: bool = False
     #: Reason of the four rules: to change the rules of live flows without changing what they allow.
     why: str = "bench"
 
@@ -36,6 +46,8 @@ class Place:
     folder: Path
     tls: int
     connect: int
+    #: Ports of the other ways in, by the way.
+    ways: dict[str, int] = field(default_factory=dict)
 
     @property
     def policy(self) -> Path:
@@ -56,6 +68,7 @@ def policy(place: Place, backends: list[int], options: Options, last: str = "") 
         "listeners:",
         f"  - {{ name: tls, bind: '0.0.0.0:{place.tls}', accept: tls }}",
         f"  - {{ name: proxy, bind: '0.0.0.0:{place.connect}', accept: connect }}",
+        *(f"  - {{ name: {way}, bind: '0.0.0.0:{port}', {WAYS[way]} }}" for way, port in place.ways.items()),
         f"log: {{ decisions: {log} }}",
         "admin: { bind: '127.0.0.1:0' }",
     ]
@@ -63,7 +76,8 @@ def policy(place: Place, backends: list[int], options: Options, last: str = "") 
         lines.append("lists: { many: { file: names.txt } }")
     lines.append("rules:")
     for number, (name, port) in enumerate(zip(NAMES, backends, strict=True)):
-        lines.append(f"  - {{ name: bench-{number}, to: [{name}], dial: '127.0.0.1:{port}', why: {options.why} }}")
+        to = f"to: ['{name}:443', '{name}:80']"
+        lines.append(f"  - {{ name: bench-{number}, {to}, dial: '127.0.0.1:{port}', why: {options.why} }}")
     if options.names:
         lines.append("  - { name: many, to: [many] }")
     lines += (
@@ -91,14 +105,15 @@ def egress(
 ) -> Iterator[tuple[Running, Place]]:
     """Records, metrics, screening and decision log on unless `options` say otherwise."""
     options = options or Options()
-    place = Place(folder, free_port(), free_port())
+    place = Place(folder, free_port(), free_port(), {way: free_port() for way in WAYS} if options.ways else {})
     if options.names:
         write_names(folder / "names.txt", options.names)
     write(place, policy(place, backends, options))
     command = [sys.executable, "-m", "egress_gateway.cli", "run", "-c", str(place.policy)]
     command += ["--control", str(place.control)]
     with proxy(command, cpus, folder, place.tls, place.connect) as started:
-        yield Running(targets(place.tls), started.pid, targets(place.connect)), place
+        ways = {way: targets(port) for way, port in (("connect", place.connect), *place.ways.items())}
+        yield Running(targets(place.tls), started.pid, ways), place
 
 
 @contextlib.contextmanager

@@ -27,8 +27,20 @@ class Running:
 
     to: list[str]
     pid: int | None = None
-    #: Where it speaks CONNECT, if it does.
-    connect: list[str] = field(default_factory=list)
+    #: Where it is told the destination otherwise than by SNI, by the way.
+    ways: dict[str, list[str]] = field(default_factory=dict)
+    #: The destinations by address, for those that are given no names of their own.
+    named: list[str] = field(default_factory=list)
+
+    def at(self, way: str) -> list[str]:
+        """Where it is told in this way; nothing where it cannot be."""
+        return self.to if way == "sni" else self.ways.get(way, [])
+
+    def names_for(self, way: str) -> list[str]:
+        """What the destinations are called in this way."""
+        if self.named and way in ("connect", "http"):
+            return self.named
+        return [f"{name}:443" if way == "connect" else name for name in NAMES]
 
 
 #: Folder for its files, ports of the backends in the order of `NAMES`, CPUs it may use.

@@ -21,6 +21,7 @@ TITLES = {
     "bulk": "Bulk",
     "bulk-bbr": "Bulk under BBR",
     "tunnel": "CONNECT",
+    "ways": "What each way in costs",
     "telemetry": "Decision log on and off",
     "workers": "Two workers and one",
     "memory": "Memory of an idle flow",
@@ -38,6 +39,9 @@ NOTES = {
     "bulk-bbr": "Where connections have BBR for congestion control, which paces each flow by a timer: with one flow "
     "all wait for these timers, and CPU per GiB is several times as much, for direct connections too.",
     "tunnel": "CONNECT, 200, then the same. Of the peers only Envoy speaks it.",
+    "ways": "32 in flight, backend closes first, as in the first table. tinyproxy and squid are asked for addresses, "
+    "the others for names. HAProxy and nginx route a plain request to one of four backends by its Host; what was "
+    "captured costs the kernel's connection tracking as well.",
     "telemetry": "Same gateway; the decision log is off in the second.",
     "workers": "Both may use two CPUs. On a machine with two, the generator needs one of them.",
     "memory": "Bytes a flow, from the state before to the state with all flows. PSS counts shared pages once. The "

@@ -45,9 +45,7 @@ class Traffic:
                 stack.enter_context(network.congestion_controlled_by(self.congestion_control))
             running = stack.enter_context(bench.serving(self.who, bench.cpus.proxy_two if self.two_cpus else None))
             for case in self.cases:
-                through = [
-                    name for name, one in running.items() if one.connect or case.options.get("tunnel") != "connect"
-                ]
+                through = [name for name, one in running.items() if one.at(case.options.get("way", "sni"))]
                 for number, name in bench.interleave(through):
                     options = {**case.options, "proxy_cpus": 1 + self.two_cpus}
                     figures = bench.load(case.shape, running[name], **options)
@@ -68,7 +66,7 @@ def bulk(direction: str, flows: int) -> Case:
 
 def rows() -> list[Traffic]:
     everybody = [EGRESS, *OTHERS]
-    tunnel = {"tunnel": "connect"}
+    tunnel = {"way": "connect"}
     return [
         Traffic("connect", [connects(flows, who) for flows in (32, 128) for who in ("backend", "client")], everybody),
         Traffic("message", [messages(size, flows) for size in (64, 4096) for flows in (1, 64, 5000)], everybody),

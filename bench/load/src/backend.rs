@@ -8,11 +8,14 @@ use serde_json::json;
 
 use crate::hello::{HELLO, Order, order};
 use crate::net::{self, Bulk, Poll, Watch};
+use crate::way::{response, size_of_request};
 
 /// Tokens of listeners begin here; below are flows.
 const LISTENERS: usize = 1 << 32;
 /// Connections accepted before flows get their turn.
 const BATCH: usize = 64;
+/// Bytes of the largest head of a plain request.
+const REQUEST: usize = 4 << 10;
 /// Bytes of the largest reply or message.
 pub const LARGEST: usize = 64 << 10;
 
@@ -82,6 +85,10 @@ impl Backend {
             let _ = net::write_all(&flow.socket, &self.scratch[..size]);
             return Ok(());
         }
+        if let Some((Order::Respond, size)) = flow.order {
+            let _ = net::write_all(&flow.socket, &response(size));
+            return Ok(());
+        }
         let slot = self.free.pop().unwrap_or_else(|| {
             self.flows.push(None);
             self.flows.len() - 1
@@ -100,20 +107,29 @@ impl Backend {
     /// Reads what there is of the hello, and not a byte more.
     fn hear(&mut self, flow: &mut Flow) -> io::Result<()> {
         while flow.order.is_none() {
-            let want = HELLO - flow.hello.len();
+            let most = if is_request(&flow.hello) { REQUEST } else { HELLO };
+            let want = most - flow.hello.len();
             match net::read(&flow.socket, &mut self.scratch[..want]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) if n == HELLO => flow.order = order(&self.scratch[..n]),
+                Ok(n) if n == HELLO && !is_request(&self.scratch) => {
+                    flow.order = order(&self.scratch[..n]);
+                }
                 Ok(n) => {
                     flow.hello.extend_from_slice(&self.scratch[..n]);
-                    if flow.hello.len() == HELLO {
+                    if is_request(&flow.hello) {
+                        flow.order =
+                            size_of_request(&flow.hello).map(|size| (Order::Respond, size));
+                        if flow.order.is_none() && flow.hello.len() < REQUEST {
+                            continue;
+                        }
+                    } else if flow.hello.len() == HELLO {
                         flow.order = order(&flow.hello);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
-            let whole = flow.hello.is_empty() || flow.hello.len() == HELLO;
+            let whole = flow.hello.is_empty() || flow.hello.len() >= HELLO;
             let fits = flow.order.is_none_or(|(_, size)| size <= LARGEST);
             if whole && (flow.order.is_none() || !fits) {
                 return Err(io::ErrorKind::InvalidData.into());
@@ -139,6 +155,10 @@ impl Backend {
             None => Ok(true),
             Some((Order::ReplyAndClose, size)) => {
                 net::write_all(&flow.socket, &self.scratch[..size])?;
+                Ok(false)
+            }
+            Some((Order::Respond, size)) => {
+                net::write_all(&flow.socket, &response(size))?;
                 Ok(false)
             }
             // `owed` says that the reply is out: what comes now is the end.
@@ -183,4 +203,9 @@ fn watch(order: Option<(Order, usize)>) -> Watch {
         Some((Order::Discard, _)) => Watch::Sink,
         _ => Watch::Readable,
     }
+}
+
+/// No hello begins like this.
+fn is_request(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&b'G')
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::hello::hello;
 use crate::net::{self, Bulk, Poll, Ready, Watch};
 use crate::report::{Meter, Tally};
+use crate::way::{Ask, Way};
 use crate::{Load, Shape};
 
 /// Flows on their way at a time while held ones are opened: below every listener's queue.
@@ -27,9 +28,9 @@ const READ: usize = 64 << 10;
 enum Stage {
     /// Nothing sent yet.
     New,
-    /// CONNECT sent, its 200 awaited.
-    Tunnel,
-    /// Hello sent.
+    /// So many asks sent, the answer to the last awaited.
+    Asked(usize),
+    /// The last words sent.
     Served,
 }
 
@@ -44,8 +45,8 @@ struct Flow {
 
 /// What is sent first, for one name.
 struct Words {
-    connect: Vec<u8>,
-    hello: Vec<u8>,
+    asks: Vec<Ask>,
+    last: Vec<u8>,
 }
 
 struct Run<'a> {
@@ -101,15 +102,14 @@ pub fn run(load: &Load) -> io::Result<()> {
     Ok(())
 }
 
-/// `name` may have a port, for CONNECT.
+/// `name` may have a port.
 fn words(name: &str, load: &Load) -> Words {
     let bare = name.split(':').next().unwrap_or(name);
     let mut hello = hello(bare, load.shape.order(load.client_closes), load.size);
     if matches!(load.shape, Shape::Message | Shape::Hold) {
         hello.resize(hello.len() + load.size, b'x');
     }
-    let connect = format!("CONNECT {name} HTTP/1.1\r\nHost: {name}\r\n\r\n").into_bytes();
-    Words { connect, hello }
+    Words { asks: load.way.asks(name), last: load.way.last(name, hello, load.size) }
 }
 
 impl Run<'_> {
@@ -174,11 +174,15 @@ impl Run<'_> {
     /// The first bytes.
     fn greet(&mut self, flow: &mut Flow) -> io::Result<()> {
         let words = &self.words[flow.name];
-        if self.load.connect && flow.stage == Stage::New {
-            net::write_all(&flow.socket, &words.connect)?;
-            flow.stage = Stage::Tunnel;
+        let asked = match flow.stage {
+            Stage::Asked(asked) => asked,
+            _ => 0,
+        };
+        if let Some(ask) = words.asks.get(asked) {
+            net::write_all(&flow.socket, &ask.words)?;
+            flow.stage = Stage::Asked(asked + 1);
         } else {
-            net::write_all(&flow.socket, &words.hello)?;
+            net::write_all(&flow.socket, &words.last)?;
             flow.stage = Stage::Served;
         }
         Ok(())
@@ -237,8 +241,8 @@ impl Run<'_> {
             self.greet(flow)?;
             self.settle(flow, event.token)?;
         }
-        if flow.stage == Stage::Tunnel {
-            self.tunnel(flow, event)?;
+        while let Stage::Asked(asked) = flow.stage {
+            self.granted(flow, asked, event)?;
         }
         match self.load.shape {
             Shape::Connect => self.connect(flow, event),
@@ -266,12 +270,10 @@ impl Run<'_> {
         }
     }
 
-    /// Reads the answer to CONNECT and goes on with the hello. The backend sends nothing before it has the hello.
-    fn tunnel(&mut self, flow: &mut Flow, event: &Ready) -> io::Result<()> {
+    /// Reads the answer to an ask and goes on. The backend sends nothing before it has the last words.
+    fn granted(&mut self, flow: &mut Flow, asked: usize, event: &Ready) -> io::Result<()> {
         let n = net::read(&flow.socket, &mut self.scratch)?;
-        let text = &self.scratch[..n];
-        // Peers write the head at once; one that came in parts would show up as failures.
-        if !text.starts_with(b"HTTP/1.") || !text.ends_with(b"\r\n\r\n") || text[9..12] != *b"200" {
+        if !self.words[flow.name].asks[asked - 1].is_granted_by(&self.scratch[..n]) {
             return Err(io::ErrorKind::InvalidData.into());
         }
         self.greet(flow)?;
@@ -293,16 +295,23 @@ impl Run<'_> {
             if n > 0 && !flow.answered {
                 flow.answered = true;
                 self.tally.latency(flow.begun);
+                if self.load.way == Way::Http && !self.scratch[..n].starts_with(b"HTTP/1.1 200 ") {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
             }
             flow.got += n;
             self.tally.bytes += n as u64;
-            let whole = flow.got == self.load.size;
+            // How long a head is when it has been through a proxy is the proxy's affair.
+            let whole = match self.load.way {
+                Way::Http => n == 0 && flow.got > self.load.size,
+                _ => flow.got == self.load.size,
+            };
             // The backend's end is either seen with the last bytes or the next event.
             if whole && (self.load.client_closes || n == 0 || event.ended) {
                 self.tally.done += 1;
                 return Ok(true);
             }
-            if n == 0 || flow.got > self.load.size {
+            if n == 0 || (flow.got > self.load.size && self.load.way != Way::Http) {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             if n < READ && !event.ended {

@@ -18,6 +18,8 @@ pub enum Order {
     Send,
     /// Read without end.
     Discard,
+    /// Reply to a plain request with so much content, and close. No hello orders it.
+    Respond,
 }
 
 const ORDERS: [Order; 5] =

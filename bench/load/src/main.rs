@@ -9,6 +9,7 @@ mod cpu;
 mod hello;
 mod net;
 mod report;
+mod way;
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use hello::Order;
+use way::Way;
 
 const USAGE: &str = "\
 usage: egress-load serve ADDRESS,…
@@ -31,7 +33,7 @@ usage: egress-load serve ADDRESS,…
   --size BYTES       512      of a reply or message
   --seconds S        2
   --close WHO        backend  or client: who closes first (connect)
-  --tunnel HOW       sni      or connect: CONNECT NAME first; the names have ports then
+  --way WAY          sni      connect, socks5, proxy-header or http: how the destination is named; names may have ports
   --backend PID               whose CPU is counted as the backend's
   --proxy PID,…               whose CPU is counted as the proxy's, with their threads and children
   --proxy-cpus N     1        that the proxy may fill";
@@ -79,7 +81,7 @@ struct Load {
     size: usize,
     seconds: Duration,
     client_closes: bool,
-    connect: bool,
+    way: Way,
     backend: Option<u32>,
     proxy: Vec<u32>,
     proxy_cpus: usize,
@@ -102,11 +104,7 @@ fn parse(words: &[&str]) -> Option<Load> {
         "backend" => false,
         _ => return None,
     };
-    let connect = match take("--tunnel", "sni") {
-        "connect" => true,
-        "sni" => false,
-        _ => return None,
-    };
+    let way = Way::parse(take("--way", "sni"))?;
     let load = Load {
         shape,
         to: list(take("--to", ""))?,
@@ -115,12 +113,14 @@ fn parse(words: &[&str]) -> Option<Load> {
         size: take("--size", "512").parse().ok()?,
         seconds: Duration::try_from_secs_f64(take("--seconds", "2").parse().ok()?).ok()?,
         client_closes,
-        connect,
+        way,
         backend: list(take("--backend", ""))?.first().copied(),
         proxy: list(take("--proxy", ""))?,
         proxy_cpus: take("--proxy-cpus", "1").parse().ok()?,
     };
-    let sound = !load.to.is_empty() && !load.names.is_empty() && load.flows > 0;
+    // A plain request is over with its reply.
+    let fits = load.way != Way::Http || (load.shape == Shape::Connect && !load.client_closes);
+    let sound = !load.to.is_empty() && !load.names.is_empty() && load.flows > 0 && fits;
     (given.is_empty() && sound && (1..=backend::LARGEST).contains(&load.size)).then_some(load)
 }
 
