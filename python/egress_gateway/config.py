@@ -71,13 +71,14 @@ class Listener(Section, frozen=True):
     accept: Annotated[
         str | list[str],
         _doc(
-            "How the destination is learned: `tls` (the name in the TLS hello), `connect` (HTTP CONNECT), `socks5` "
-            "(RFC 1928, without a login), `transparent` (captured by REDIRECT or TPROXY: where it was going, and the "
-            "name in its TLS hello) or `tcp` (fixed, see `to`). One word, or a list: what a client speaks is then told "
-            "by its first bytes. `transparent` and `tcp` stand alone, and so does `dns`, which answers questions for "
-            "the names that the source may reach, over UDP and TCP.",
+            "How the destination is learned: `tls` (the name in the TLS hello), `connect` (HTTP CONNECT), `http` (each "
+            "request of plain HTTP: its URI, or its Host), `socks5` (RFC 1928, without a login), `transparent` "
+            "(captured by REDIRECT or TPROXY: where it was going, and the name in its TLS hello or its requests) or "
+            "`tcp` (fixed, see `to`). One word, or a list: what a client speaks is then told by its first bytes. "
+            "`transparent` and `tcp` stand alone, and so does `dns`, which answers questions for the names that the "
+            "source may reach, over UDP and TCP.",
             "tls",
-            ["connect", "socks5"],
+            ["connect", "http", "socks5"],
         ),
     ]
     port: (
@@ -367,9 +368,6 @@ DEFAULT_LISTENERS: Final = (
     Listener(name="tls", bind="0.0.0.0:8443", accept="tls"),
     Listener(name="proxy", bind="0.0.0.0:3128", accept="connect"),
 )
-
-#: Words of `accept` that the language has and this version has not.
-LATER_ACCEPTS: Final = ("http",)
 
 
 def decode_unit(kind: type, value: object) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from egress_gateway.certificates import Certificates
-from egress_gateway.config import LATER_ACCEPTS, Admin, Config, Default, ListenerTls, Log
+from egress_gateway.config import Admin, Config, Default, ListenerTls, Log
 from egress_gateway.document import Document
 from egress_gateway.errors import ConfigError, ConfigErrors, Path, quote
 from egress_gateway.files import digest_of, read_all, reason, resolve_path
@@ -112,7 +112,6 @@ class Draft:
         for index, (listener, origin) in enumerate(merged.listeners):
             if isinstance(listener.tls, ListenerTls):
                 self._read_tls(index, listener.tls, (origin[0], (*origin[1], "tls")))
-            self._check_accept(listener.accept, (origin[0], (*origin[1], "accept")))
             if listener.port is not msgspec.UNSET and listener.accept != "tls" and "tls" not in listener.accept:
                 message = "only a tls listener takes `port`; elsewhere the destination brings its own"
                 self.report((origin[0], (*origin[1], "port")), "unused_port", message, "remove `port`")
@@ -124,13 +123,6 @@ class Draft:
             self.report(merged.origins["default", "no_name"], "not_yet", message, "remove `no_name`, or write deny")
         self._admin = self._check_admin(merged.section("admin", Admin()).bind, merged)
         self._log = self._check_log(merged.section("log", Log()).decisions, merged)
-
-    def _check_accept(self, accept: str | list[str], origin: Origin) -> None:
-        for index, word in enumerate(accept if isinstance(accept, list) else [accept]):
-            if word in LATER_ACCEPTS:
-                place = (origin[0], (*origin[1], index)) if isinstance(accept, list) else origin
-                fix = "write one of tls, connect, socks5, transparent, tcp"
-                self.report(place, "not_in_this_version", f"`accept: {word}` is not in this version", fix)
 
     def _read_tls(self, index: int, tls: ListenerTls, origin: Origin) -> None:
         source, place = origin

@@ -106,13 +106,6 @@ YAML = [
         "leave",
     ),
     Broken(
-        "http",
-        "yaml",
-        V1 + 'listeners: [ { name: p, bind: "0.0.0.0:1", accept: [ connect, ⟦http ] } ]\n',
-        "`accept: http`",
-        "tls, connect, socks5, transparent, tcp",
-    ),
-    Broken(
         "port of connect",
         "yaml",
         V1 + 'listeners: [ { name: p, bind: "0.0.0.0:1", accept: connect, port: ⟦8443 } ]\n',

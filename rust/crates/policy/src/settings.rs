@@ -54,13 +54,14 @@ pub struct Listener {
 
 /// The protocols that a listener accepts; several are told apart by a connection's first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Accepts(u8);
+pub struct Accepts(u16);
 
 impl Accepts {
     /// The words that a policy may say.
-    const WORDS: [Accept; 6] = [
+    const WORDS: [Accept; 7] = [
         Accept::Tls,
         Accept::Connect,
+        Accept::Http,
         Accept::Socks5,
         Accept::Transparent,
         Accept::Tcp,

@@ -133,6 +133,8 @@ vocabulary! {
         Transparent = 6 "transparent",
         /// Names are asked for, over UDP and TCP.
         Dns = 7 "dns",
+        /// A request of plain HTTP; each has a flow of its own.
+        Http = 8 "http",
     }
 }
 

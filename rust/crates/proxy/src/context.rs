@@ -125,6 +125,9 @@ pub(crate) struct Context {
     pub now: Instant,
     pub now_ms: u64,
     pub unix_seconds: u64,
+    pub next_id: u64,
+    /// Nothing new is accepted; what is open may come to its end.
+    pub draining: bool,
 }
 
 impl Context {
@@ -138,6 +141,11 @@ impl Context {
 
     pub(crate) fn count(&self, counter: WorkerCounter) {
         self.recorder.counters.add(counter, 1);
+    }
+
+    pub(crate) fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
     }
 
     /// Registers a socket for all edges; closing removes it.
@@ -214,6 +222,7 @@ impl Context {
                 relay.up.release(&mut self.lender);
                 relay.down.release(&mut self.lender);
             }
+            Work::Http(exchange) => exchange.release(&mut self.lender),
             Work::Dial(..) => self.abandon_dial(flow),
             _ => {}
         }

@@ -16,7 +16,7 @@ use crate::dial::Dialing;
 use crate::installed::{InForce, Installed};
 use crate::limits::Held;
 use crate::pool::Buffer;
-use crate::relay::{Direction, Edge, Peer};
+use crate::relay::{Direction, Edge, Exchange, Peer, Requests};
 use crate::silence::Silence;
 
 /// Where the flows of one worker leave their traces.
@@ -70,6 +70,8 @@ pub(crate) enum Work {
     Resolve(Buffer),
     Dial(Box<Dialing>, Buffer),
     Relay(Relay),
+    /// A request of plain HTTP and its response.
+    Http(Box<Exchange>),
     Refuse(Box<Goodbye>),
     /// Nothing any more; bytes up and down of the relay that it was.
     Over((u64, u64)),
@@ -77,6 +79,17 @@ pub(crate) enum Work {
     Handed,
     /// Between two of the above.
     Moving,
+}
+
+impl Work {
+    /// The upstream, and under which number its socket is registered.
+    pub(crate) fn upstream_mut(&mut self) -> Option<(&mut Peer, u8)> {
+        match self {
+            Self::Relay(relay) => Some((&mut relay.upstream, relay.side)),
+            Self::Http(exchange) => Some((&mut exchange.upstream, exchange.side)),
+            _ => None,
+        }
+    }
 }
 
 /// The two directions between a client and the upstream that was dialled for it.
@@ -108,6 +121,8 @@ pub(crate) struct Goodbye {
     pub discarded: usize,
     /// Bytes up and down of the relay that ended in this refusal.
     pub carried: (u64, u64),
+    /// The client's connection lives on: its next request comes after this.
+    pub next: bool,
 }
 
 /// What is known of a client besides its socket and its address.
@@ -117,6 +132,8 @@ pub(crate) struct Beside {
     pub identity: Option<Identity>,
     /// Of one that comes through the front: what a pair of sockets cannot say.
     pub pair: Option<WorkerEnd>,
+    /// Of one that speaks plain HTTP.
+    pub http: Option<Requests>,
 }
 
 #[derive(Debug)]
@@ -180,6 +197,15 @@ impl Flow {
     /// Of a client that comes through the front.
     pub(crate) fn pair(&self) -> Option<&WorkerEnd> {
         self.beside.as_ref()?.pair.as_ref()
+    }
+
+    /// Of a client that speaks plain HTTP.
+    pub(crate) fn http(&self) -> Option<&Requests> {
+        self.beside.as_ref()?.http.as_ref()
+    }
+
+    pub(crate) fn http_mut(&mut self) -> Option<&mut Requests> {
+        self.beside.as_mut()?.http.as_mut()
     }
 
     fn shown_text(&self) -> &[u8] {
@@ -267,10 +293,47 @@ impl Flow {
     fn moved(&self) -> (u64, u64) {
         match &self.work {
             Work::Relay(relay) => (relay.up.bytes, relay.down.bytes),
+            Work::Http(exchange) => exchange.carried,
             Work::Refuse(goodbye) => goodbye.carried,
             Work::Over(carried) => *carried,
             _ => (0, 0),
         }
+    }
+
+    /// An HTTP client's connection lives on, and no byte of another request has come.
+    pub(crate) fn is_between_requests(&self) -> bool {
+        let idle = |requests: &Requests| requests.later && requests.ahead.is_none();
+        matches!(self.work, Work::Hear(None)) && self.http().is_some_and(idle)
+    }
+
+    /// The record of this request is written, and the client's next one is the flow from now on.
+    pub(crate) fn next_request(&mut self, id: u64) {
+        self.record();
+        self.id = id;
+        self.start_ns = self.recorder.now_ns.get();
+        self.stage = Stage::FirstBytes;
+        self.captured = self.http().and_then(|requests| requests.captured);
+        self.destination = self.captured.map(Host::Ip);
+        if self.captured.is_none() {
+            self.port = 0;
+        }
+        self.decision = None;
+        self.generation = self.recorder.policy.borrow().generation;
+        self.verdict = Verdict::None;
+        self.reason = Reason::None;
+        self.rule = NONE_U32;
+        self.end = End::Open;
+        self.flags = 0;
+        self.first_bytes_us = NONE_U32;
+        self.resolve_us = NONE_U32;
+        self.connect_us = NONE_U32;
+        self.prefers = Preference::Text;
+        self.upstream = None;
+        self.other = None;
+        self.held = None;
+        self.judge = None;
+        self.work = Work::Hear(None);
+        self.publish();
     }
 
     /// Shows the bytes moved so far.
@@ -329,7 +392,8 @@ impl Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        if !matches!(self.work, Work::Handed) {
+        // Those of a client's requests before are written.
+        if !(matches!(self.work, Work::Handed) || self.is_between_requests()) {
             self.record();
         }
         if let Some(slot) = self.slot {

@@ -71,6 +71,13 @@ impl Buffer {
         self.0.meter.set(self.0.meter.get() + bytes.len());
     }
 
+    /// Lets `fill` append.
+    pub(crate) fn write(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.0.bytes.len();
+        fill(&mut self.0.bytes);
+        self.0.meter.set(self.0.meter.get() + (self.0.bytes.len() - before));
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.bytes.len()
     }

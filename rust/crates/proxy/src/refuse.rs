@@ -18,6 +18,9 @@ const ALERT_UNRECOGNIZED_NAME: u8 = 112;
 /// A SOCKS client offers no method that the listener takes.
 pub(crate) const NO_METHOD: &str = "socks_method";
 
+/// A CONNECT on a listener that takes all other methods.
+pub(crate) const METHOD_CONNECT: &str = "method_connect";
+
 /// Why the flow stops, in the terms that choose an answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Refusal<'a> {
@@ -32,6 +35,10 @@ pub(crate) struct Refusal<'a> {
     pub prefers: Preference,
     /// A parser's word for what was malformed.
     pub detail: &'a str,
+    /// The connection lives on, for another request.
+    pub goes_on: bool,
+    /// The answer is to HEAD: it has no body.
+    pub bodiless: bool,
 }
 
 impl Refusal<'_> {
@@ -39,7 +46,7 @@ impl Refusal<'_> {
     pub(crate) fn answer(&self, accept: Accept) -> Vec<u8> {
         match accept {
             Accept::Tls => self.alert(),
-            Accept::Connect => self.http(),
+            Accept::Connect | Accept::Http => self.http(),
             Accept::Socks5 => self.socks(),
             Accept::Tcp | Accept::Several | Accept::Transparent | Accept::Dns => Vec::new(),
         }
@@ -99,15 +106,21 @@ impl Refusal<'_> {
 
     fn status(&self) -> (u16, &'static str) {
         match self.end {
-            End::ResolveTimeout | End::ConnectTimeout => (504, "Gateway Timeout"),
-            End::ResolveNoName | End::ResolveFailed | End::ConnectRefused | End::ConnectFailed => {
-                (502, "Bad Gateway")
+            End::ResolveTimeout | End::ConnectTimeout | End::IdleTimeout => {
+                (504, "Gateway Timeout")
             }
+            End::ResolveNoName
+            | End::ResolveFailed
+            | End::ConnectRefused
+            | End::ConnectFailed
+            | End::UpstreamReset => (502, "Bad Gateway"),
             End::OutOfResources => (503, "Service Unavailable"),
             _ => match self.reason {
                 Reason::NotAccepted | Reason::Malformed | Reason::BadName => match self.detail {
-                    "method_not_connect" => (405, "Method Not Allowed"),
+                    "method_not_connect" | METHOD_CONNECT => (405, "Method Not Allowed"),
                     "head_too_large" | "headers_many" => (431, "Request Header Fields Too Large"),
+                    "expect_other" => (417, "Expectation Failed"),
+                    "scheme_not_http" => (501, "Not Implemented"),
                     _ => (400, "Bad Request"),
                 },
                 Reason::FirstBytesTimeout => (408, "Request Timeout"),
@@ -122,12 +135,21 @@ impl Refusal<'_> {
         let (status, phrase) = self.status();
         let word = if self.end == End::Refused { self.reason.word() } else { self.end.word() };
         let (kind, body) = self.body(status, phrase, word);
-        let allow = if status == 405 { "Allow: CONNECT\r\n" } else { "" };
+        let allow = match (status, self.detail) {
+            (405, METHOD_CONNECT) => {
+                "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH\r\n"
+            }
+            (405, _) => "Allow: CONNECT\r\n",
+            _ => "",
+        };
+        let close =
+            if self.goes_on { "" } else { "Connection: close\r\nProxy-Connection: close\r\n" };
+        let length = body.len();
+        let body = if self.bodiless { "" } else { body.as_str() };
         format!(
-            "HTTP/1.1 {status} {phrase}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\nConnection: close\r\nProxy-Connection: close\r\n{allow}\
+            "HTTP/1.1 {status} {phrase}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
+             Cache-Control: no-store\r\n{close}{allow}\
              X-Egress-Reason: {word}\r\nX-Egress-Decision: {:016x}\r\n\r\n{body}",
-            body.len(),
             self.flow_id,
         )
         .into_bytes()
@@ -169,9 +191,18 @@ pub(crate) fn own_message(
         End::ConnectRefused => format!("{name} refused the connection"),
         End::ConnectTimeout => format!("{name} did not answer in time"),
         End::ConnectFailed => format!("{name} cannot be reached"),
+        End::IdleTimeout => format!("{name} did not answer in time"),
+        End::UpstreamReset if detail.is_empty() => {
+            format!("{name} closed the connection without an answer")
+        }
+        End::UpstreamReset => format!("{name} answered in a way that is not HTTP ({detail})"),
         End::OutOfResources => "the egress gateway is out of resources".to_owned(),
         _ => match reason {
             Reason::NotAccepted => "this listener does not speak that protocol".to_owned(),
+            Reason::Malformed if detail == "scheme_not_http" => {
+                "only http:// is asked for this way; for https:// the client makes its own TLS in a tunnel (CONNECT)"
+                    .to_owned()
+            }
             Reason::Malformed => format!("the request is malformed ({detail})"),
             Reason::BadName => format!("the destination is not a valid name ({detail})"),
             Reason::FirstBytesTimeout => "the request did not arrive in time".to_owned(),
@@ -197,6 +228,8 @@ mod tests {
             rule: "",
             prefers: Preference::Text,
             detail: "",
+            goes_on: false,
+            bodiless: false,
         }
     }
 

@@ -178,8 +178,6 @@ struct Worker {
     /// Of the resolver's settings by which the names in the cache were found.
     names_epoch: u64,
     started: Instant,
-    next_id: u64,
-    draining: bool,
     stopping: bool,
 }
 
@@ -236,6 +234,8 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         now: started,
         now_ms: 0,
         unix_seconds: started_unix_ns / 1_000_000_000,
+        next_id: id_prefix << 40,
+        draining: false,
     };
     let mut worker = Worker {
         context,
@@ -251,8 +251,6 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         mail,
         names_epoch: 0,
         started,
-        next_id: id_prefix << 40,
-        draining: false,
         stopping: false,
     };
     for (number, accept, fd) in listeners {
@@ -270,7 +268,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     }
     let mut events = Events::with_capacity(EVENTS);
     let mut due = Vec::new();
-    while !(worker.stopping || worker.draining && worker.is_empty()) {
+    while !(worker.stopping || worker.context.draining && worker.is_empty()) {
         worker.wait(&mut poll, &mut events, low_latency)?;
         worker.turn(&events, &mut due);
     }
@@ -366,12 +364,12 @@ impl Worker {
             self.with(token, |context, flow| {
                 if side == CLIENT {
                     flow.mark_client(edge);
-                } else if let Work::Relay(relay) = &mut flow.work {
+                } else if let Some((upstream, own)) = flow.work.upstream_mut() {
                     // Another attempt's, decided in the same batch: that socket is closed.
-                    if usize::from(relay.side) != side {
+                    if usize::from(own) != side {
                         return Step::Stay;
                     }
-                    relay.upstream.mark(edge);
+                    upstream.mark(edge);
                 }
                 context.on_edge(token, flow, side, edge)
             });
@@ -444,13 +442,13 @@ impl Worker {
         flow.end = end;
         self.context.reclaim(&mut flow);
         self.context.wheel.unset(index);
-        if let Work::Relay(relay) = &flow.work {
+        if let Some((upstream, _)) = flow.work.upstream_mut() {
             // A break on one side is shown as a break on the other, not as an orderly end.
             match end {
-                End::ClientReset => egress_sys::abort_on_close(relay.upstream.fd()),
+                End::ClientReset => egress_sys::abort_on_close(upstream.fd()),
                 End::UpstreamReset => flow.abort_client(),
                 End::PolicyChanged | End::Drained | End::Aborted => {
-                    egress_sys::abort_on_close(relay.upstream.fd());
+                    egress_sys::abort_on_close(upstream.fd());
                     flow.abort_client();
                 }
                 _ => {}
@@ -465,6 +463,16 @@ impl Worker {
     fn end_all(&mut self, end: End) {
         for index in 0..self.slots.len() {
             self.end(index, end);
+        }
+    }
+
+    /// Ends the connections that wait for a request that nobody has begun to send.
+    fn end_idle(&mut self) {
+        for slot in 0..self.slots.len() {
+            let token = FlowToken { slot, generation: self.slots[slot].generation };
+            self.with(token, |_, flow| {
+                if flow.is_between_requests() { Step::End(End::Closed) } else { Step::Stay }
+            });
         }
     }
 
@@ -513,9 +521,10 @@ impl Worker {
                         self.listeners[index].ready = true;
                         self.accept_batch(index, egress_sys::BACKLOG as usize + 1);
                     }
-                    self.draining = true;
+                    self.context.draining = true;
                     self.listeners.clear();
                     self.datagrams.sockets.clear();
+                    self.end_idle();
                     let _ = done.send(self.open as u64);
                 }
                 Ok(Mail::Stop) => self.stopping = true,

@@ -5,12 +5,14 @@
 //! reads become small. Not reading is the backpressure. A half-close is passed on once everything before it is.
 
 mod copy;
+mod http;
 mod splice;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub(crate) use copy::SCRATCH_BYTES;
 use egress_sys::Pipe;
+pub(crate) use http::{Asking, Broken, Exchange, Kept, Passed, Requests, Turn};
 use rustix::io::Errno;
 
 use crate::pool::{Buffer, Buffers, Pipes};

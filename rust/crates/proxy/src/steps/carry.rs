@@ -21,7 +21,7 @@ const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 /// Content types of TLS records, from change_cipher_spec to heartbeat (RFC 8446, section 5.1; RFC 6520).
 const TLS_RECORD_TYPES: std::ops::RangeInclusive<u8> = 0x14..=0x18;
 /// Keepalive probes are turned on after this long without a byte: short flows never pay for the system calls.
-const KEEPALIVE_CHECK_MS: u64 = 30_000;
+pub(super) const KEEPALIVE_CHECK_MS: u64 = 30_000;
 
 impl Context {
     /// The upstream is connected: replay what was read, and open the gates.
@@ -33,6 +33,9 @@ impl Context {
         side: usize,
         bytes: Buffer,
     ) -> Step {
+        if flow.http().is_some() {
+            return self.begin_exchange(token, flow, upstream, side as u8, bytes);
+        }
         let mut relay = Relay {
             upstream,
             side: side as u8,
@@ -69,13 +72,13 @@ impl Context {
         self.carry(token, flow)
     }
 
-    fn idle_ms(&self) -> u64 {
+    pub(super) fn idle_ms(&self) -> u64 {
         u64::try_from(self.policy().snapshot.settings().timeouts.idle.as_millis())
             .unwrap_or(u64::MAX / 4)
     }
 
-    /// When a tunnel's first bytes have to be whole, if they begin now.
-    fn first_bytes_deadline_ms(&self) -> u64 {
+    /// When a tunnel's first bytes, or a request's, have to be whole, if they begin now.
+    pub(super) fn first_bytes_deadline_ms(&self) -> u64 {
         let patience = self.policy().snapshot.settings().timeouts.first_bytes.as_millis();
         self.now_ms + u64::try_from(patience).unwrap_or(u64::MAX / 4)
     }
@@ -89,6 +92,11 @@ impl Context {
 
     /// A flow that was closing is allowed again.
     pub(crate) fn resume(&mut self, token: FlowToken, flow: &mut Flow) {
+        if let Work::Http(exchange) = &flow.work {
+            let active_ms = exchange.active_ms;
+            flow.stage = Stage::Relaying;
+            return self.wake_at(token, active_ms + self.idle_ms());
+        }
         let Work::Relay(relay) = &flow.work else { return };
         let hearing = relay.gate.as_ref().map(|gate| !gate.rest().is_empty());
         flow.stage = if hearing.is_some() { Stage::Tunnel } else { Stage::Relaying };
@@ -257,6 +265,7 @@ impl Context {
             | Said::More
             | Said::Http2
             | Said::Head(_)
+            | Said::Request(_)
             | Said::Socks(..)
             | Said::Answer(..) => None,
         }

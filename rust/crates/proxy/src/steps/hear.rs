@@ -2,6 +2,7 @@
 
 use egress_flowlog::flags;
 use egress_hello::connect::{HeadReader, MAX_HEAD};
+use egress_hello::http::{HttpError, RequestHead, RequestReader};
 use egress_hello::name::Host;
 use egress_hello::protocol::{Protocol, recognise};
 use egress_hello::socks::{Command, Method, SocksError};
@@ -12,18 +13,21 @@ use rustix::io::Errno;
 
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Work};
-use crate::pool::FAIR_BYTES;
-use crate::refuse::NO_METHOD;
+use crate::pool::{Buffer, FAIR_BYTES};
+use crate::refuse::{METHOD_CONNECT, NO_METHOD};
 
 /// Reads first bytes by the rules of one protocol, and remembers how far.
 #[derive(Debug)]
 pub(crate) enum Reader {
     /// Whichever of these the bytes turn out to be.
     Any(Accepts),
-    /// TLS, or anything else: then the address decides.
+    /// TLS, plain HTTP, or anything else: then the address decides.
     Captured,
+    /// It begins like a request.
+    CapturedHttp(RequestReader),
     Tls(HelloReader),
     Connect(HeadReader),
+    Http(RequestReader),
     SocksGreeting,
     SocksRequest,
 }
@@ -33,6 +37,7 @@ pub(crate) enum Said {
     More,
     Hello(tls::ClientHello),
     Head(connect::ConnectHead),
+    Request(Box<RequestHead>),
     /// A destination that is asked for in so many bytes.
     Socks(Host, u16, usize),
     /// The first so many bytes are to be answered before the client goes on.
@@ -62,10 +67,30 @@ fn preface(bytes: &[u8]) -> Option<Said> {
     }
 }
 
+/// Whether the first line says a version of HTTP.
+fn names_http(bytes: &[u8]) -> bool {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    line.windows(6).any(|part| part == b" HTTP/")
+}
+
+impl Said {
+    fn of_request(answer: Answer<RequestHead, HttpError>) -> Self {
+        match answer {
+            Answer::NeedMore => Self::More,
+            Answer::Found(head) => Self::Request(Box::new(head)),
+            Answer::Not => Self::NotAccepted,
+            Answer::Malformed(error) => {
+                Self::Malformed { word: error.word(), bad_name: error.is_bad_name() }
+            }
+        }
+    }
+}
+
 impl Reader {
     pub(crate) fn new(accepts: Accepts) -> Self {
         match accepts.one() {
             Accept::Connect => Self::Connect(HeadReader::new()),
+            Accept::Http => Self::Http(RequestReader::new()),
             Accept::Socks5 => Self::SocksGreeting,
             Accept::Tls | Accept::Tcp | Accept::Dns => Self::Tls(HelloReader::new()),
             Accept::Transparent => Self::Captured,
@@ -78,6 +103,7 @@ impl Reader {
             Self::Any(_) | Self::Captured => None,
             Self::Tls(_) => Some(Accept::Tls),
             Self::Connect(_) => Some(Accept::Connect),
+            Self::Http(_) | Self::CapturedHttp(_) => Some(Accept::Http),
             Self::SocksGreeting | Self::SocksRequest => Some(Accept::Socks5),
         }
     }
@@ -89,7 +115,15 @@ impl Reader {
                 let accept = match recognise(bytes) {
                     Answer::NeedMore => return Said::More,
                     Answer::Found(Protocol::Tls) => Accept::Tls,
-                    Answer::Found(Protocol::Http | Protocol::Http2) => Accept::Connect,
+                    // A listener of one of the two says in its own words that it is not for the other.
+                    Answer::Found(protocol @ (Protocol::Http | Protocol::Http2)) => {
+                        let tunnel = protocol == Protocol::Http2 || bytes.starts_with(b"CONNECT ");
+                        match (accepts.has(Accept::Connect), accepts.has(Accept::Http)) {
+                            (true, true) if tunnel => Accept::Connect,
+                            (true, false) => Accept::Connect,
+                            _ => Accept::Http,
+                        }
+                    }
                     Answer::Found(Protocol::Socks5) => Accept::Socks5,
                     Answer::Found(_) | Answer::Not => return Said::NotAccepted,
                 };
@@ -105,8 +139,27 @@ impl Reader {
                     *self = Self::Tls(HelloReader::new());
                     self.read(bytes)
                 }
+                // What is for a proxy somewhere else is no request of ours.
+                Answer::Found(Protocol::Http) if !bytes.starts_with(b"CONNECT ") => {
+                    *self = Self::CapturedHttp(RequestReader::new());
+                    self.read(bytes)
+                }
                 _ => Said::NotAccepted,
             },
+            Self::CapturedHttp(reader) => {
+                let answer = reader.read(bytes);
+                let other = match answer {
+                    Answer::Not => true,
+                    // Other protocols of words in capitals may end their lines in another way, and hold any byte.
+                    Answer::Malformed(_) => !names_http(bytes),
+                    _ => false,
+                };
+                if other {
+                    *self = Self::Captured;
+                    return Said::NotAccepted;
+                }
+                Said::of_request(answer)
+            }
             Self::Tls(reader) => match reader.read(bytes) {
                 Answer::NeedMore if bytes.len() >= MAX_FIRST_BYTES => malformed("too_large"),
                 Answer::NeedMore => Said::More,
@@ -125,6 +178,10 @@ impl Reader {
                     Said::Malformed { word: error.word(), bad_name: error.is_bad_name() }
                 }
             }),
+            Self::Http(reader) => match reader.read(bytes) {
+                Answer::Not if bytes.starts_with(b"CONNECT ") => malformed(METHOD_CONNECT),
+                answer => Said::of_request(answer),
+            },
             Self::SocksGreeting => match socks::read_greeting(bytes) {
                 Answer::NeedMore => Said::More,
                 Answer::Found(greeting) if greeting.no_auth => {
@@ -155,6 +212,9 @@ impl Reader {
 impl Context {
     /// Reads what has come and goes on as soon as it is enough.
     pub(crate) fn hear(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+        if let Some(step) = self.hear_ahead(token, flow) {
+            return step;
+        }
         loop {
             if !flow.client.readable {
                 return Step::Stay;
@@ -171,14 +231,17 @@ impl Context {
             if read < FAIR_BYTES {
                 flow.client.drained();
             }
+            if matches!(flow.work, Work::Hear(None)) {
+                self.request_begins(token, flow);
+            }
             let came = &self.lender.scratch[..read];
-            let mut bytes = match std::mem::replace(&mut flow.work, Work::Moving) {
+            let bytes = match std::mem::replace(&mut flow.work, Work::Moving) {
                 Work::Hear(Some(mut so_far)) => {
                     so_far.push(came);
                     so_far
                 }
                 Work::Hear(None) => {
-                    let reader = Reader::new(self.accepts(flow));
+                    let reader = self.reader(flow);
                     self.lender.buffers.holding(came).heard_by(reader)
                 }
                 other => {
@@ -186,35 +249,50 @@ impl Context {
                     return Step::Stay;
                 }
             };
-            let said = loop {
-                match bytes.hear() {
-                    Said::Answer(taken, answer) => {
-                        bytes.advance(taken);
-                        // The first bytes into the empty buffer of a new socket: they go whole or not at all.
-                        if egress_sys::send(flow.client.fd(), &answer) != Ok(answer.len()) {
-                            return self.left(flow);
-                        }
-                    }
-                    said => break said,
-                }
-            };
-            if flow.accept == Accept::Several
-                && let Some(accept) = bytes.protocol()
-            {
-                flow.accept = accept;
+            if let Some(step) = self.understand(token, flow, bytes) {
+                return step;
             }
-            if let Said::More = said {
-                let too_much = bytes.len() > FAIR_BYTES && self.lender.buffers.scarce();
-                flow.work = Work::Hear(Some(bytes));
-                if too_much {
-                    return self.refuse(token, flow, Reason::Overloaded, End::Refused);
-                }
-                continue;
-            }
-            flow.work = Work::Resolve(bytes);
-            flow.first_bytes_us = flow.age_us();
-            return self.heard(token, flow, said);
         }
+    }
+
+    /// Goes on as soon as the bytes so far are enough; `None` while they are not.
+    pub(super) fn understand(
+        &mut self,
+        token: FlowToken,
+        flow: &mut Flow,
+        mut bytes: Buffer,
+    ) -> Option<Step> {
+        let said = loop {
+            match bytes.hear() {
+                Said::Answer(taken, answer) => {
+                    bytes.advance(taken);
+                    // The first bytes into the empty buffer of a new socket: they go whole or not at all.
+                    if egress_sys::send(flow.client.fd(), &answer) != Ok(answer.len()) {
+                        return Some(self.left(flow));
+                    }
+                }
+                said => break said,
+            }
+        };
+        if flow.accept == Accept::Several
+            && let Some(accept) = bytes.protocol()
+        {
+            flow.accept = accept;
+        }
+        if let Said::More = said {
+            let too_much = bytes.len() > FAIR_BYTES && self.lender.buffers.scarce();
+            flow.work = Work::Hear(Some(bytes));
+            return too_much.then(|| self.refuse(token, flow, Reason::Overloaded, End::Refused));
+        }
+        flow.work = Work::Resolve(bytes);
+        flow.first_bytes_us = flow.age_us();
+        Some(self.heard(token, flow, said))
+    }
+
+    pub(super) fn reader(&self, flow: &Flow) -> Reader {
+        // Who has asked for something by HTTP has chosen.
+        let chosen = flow.http().map(|_| Accepts::only(Accept::Http));
+        Reader::new(chosen.unwrap_or_else(|| self.accepts(flow)))
     }
 
     /// The protocols of the flow's listener.
@@ -235,7 +313,7 @@ impl Context {
     fn heard(&mut self, token: FlowToken, flow: &mut Flow, said: Said) -> Step {
         match said {
             Said::More | Said::Answer(..) => Step::Stay,
-            Said::NotAccepted if flow.accept == Accept::Transparent => {
+            Said::NotAccepted if flow.accept == Accept::Transparent && flow.http().is_none() => {
                 self.judge_unnamed(token, flow)
             }
             Said::Http2 => self.hand_over(token, flow),
@@ -278,6 +356,7 @@ impl Context {
                 }
                 self.judge(token, flow, head.host, head.port)
             }
+            Said::Request(head) => self.requested(token, flow, *head),
             Said::Socks(host, port, taken) => {
                 if let Work::Resolve(bytes) = &mut flow.work {
                     bytes.advance(taken);

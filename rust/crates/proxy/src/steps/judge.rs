@@ -62,6 +62,9 @@ impl Context {
         flow.destination = Some(host);
         flow.port = port;
         flow.take_decision(decision, policy.generation);
+        if flow.names_two() && !self.audited(flow, Reason::NameMismatch) {
+            return self.refuse(token, flow, Reason::NameMismatch, End::Refused);
+        }
         if decision.verdict == Verdict::Deny {
             return self.refuse(token, flow, decision.reason, End::Refused);
         }
@@ -111,8 +114,11 @@ impl Context {
         flow: &mut Flow,
         policy: &InForce,
     ) -> Step {
-        let (Some(host), Some(_), Work::Resolve(_) | Work::Dial(..) | Work::Relay(_)) =
-            (&flow.destination, flow.decision, &flow.work)
+        let (
+            Some(host),
+            Some(_),
+            Work::Resolve(_) | Work::Dial(..) | Work::Relay(_) | Work::Http(_),
+        ) = (&flow.destination, flow.decision, &flow.work)
         else {
             return Step::Stay;
         };
@@ -160,7 +166,7 @@ impl Context {
             flow.publish();
             return self.reach_again(token, flow);
         }
-        if !matches!(flow.work, Work::Relay(_)) {
+        if !matches!(flow.work, Work::Relay(_) | Work::Http(_)) {
             // Nothing is open yet: it is refused as it would be had it come now.
             flow.take_decision(decision, policy.generation);
             return self.refuse(token, flow, decision.reason, End::Refused);

@@ -5,6 +5,7 @@ mod captured;
 mod carry;
 mod hand_over;
 mod hear;
+mod http;
 mod judge;
 mod reach;
 mod refuse;
@@ -28,16 +29,19 @@ impl Context {
         edge: Edge,
     ) -> Step {
         match &flow.work {
+            Work::Hear(_) if side != CLIENT => self.look_at_kept(flow),
             Work::Hear(_) => self.hear(token, flow),
             // Nothing can be answered to a client that is gone; a half-close alone is no reason to stop.
             Work::Resolve(_) | Work::Dial(..) if side == CLIENT && edge.broken => {
                 Step::End(End::ClientGone)
             }
+            Work::Resolve(_) if side == CLIENT && flow.awaits_turn() => self.reach(token, flow),
             Work::Resolve(_) => Step::Stay,
             Work::Dial(..) if side == CLIENT => Step::Stay,
             Work::Dial(..) => self.attempt_edge(token, flow, side - 1, edge),
             Work::Relay(_) => self.carry(token, flow),
-            Work::Refuse(_) => self.say_goodbye(flow),
+            Work::Http(_) => self.exchange(token, flow),
+            Work::Refuse(_) => self.say_goodbye(token, flow),
             Work::Over(_) | Work::Handed | Work::Moving => Step::End(End::Aborted),
         }
     }
@@ -45,12 +49,14 @@ impl Context {
     /// The flow's timer has fired.
     pub(crate) fn on_timer(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
         match &flow.work {
+            Work::Hear(_) if flow.is_between_requests() => Step::End(End::Closed),
             Work::Hear(_) if flow.accept == Accept::Transparent => self.silent(token, flow),
             Work::Hear(_) => self.refuse(token, flow, Reason::FirstBytesTimeout, End::Refused),
             Work::Resolve(_) if flow.decision.is_none() => self.judge_address(token, flow),
             Work::Resolve(_) => self.fail(token, flow, End::ResolveTimeout),
             Work::Dial(..) => self.dial_timer(token, flow),
             Work::Relay(_) => self.carry_timer(token, flow),
+            Work::Http(_) => self.exchange_timer(token, flow),
             Work::Refuse(_) => Step::End(flow.end),
             Work::Over(_) | Work::Handed | Work::Moving => Step::End(End::Aborted),
         }

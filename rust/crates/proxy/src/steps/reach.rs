@@ -87,6 +87,9 @@ impl Context {
     /// Finds the addresses of the destination: at hand, or asked of the resolver.
     pub(crate) fn reach(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
         let policy = self.policy();
+        if let Some(step) = self.reach_kept(token, flow, &policy) {
+            return step;
+        }
         let Some((host, port)) = target(flow, &policy) else { return Step::End(End::Aborted) };
         let source = match (host, flow.told_address(&policy)) {
             (_, Some(told)) => Source::Given(told),

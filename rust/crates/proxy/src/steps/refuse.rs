@@ -17,7 +17,7 @@ use crate::silence::SILENT_MS;
 const TLS_HANDSHAKE: u8 = 0x16;
 /// How long the client may take to read a refusal and close. Closing with its bytes unread would send a reset, which
 /// can overtake the refusal (RFC 9112, section 9.6).
-const LINGER_MS: u64 = 1000;
+pub(super) const LINGER_MS: u64 = 1000;
 /// Bytes that a refused client may still send while it is waited for.
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -80,6 +80,8 @@ impl Context {
         let on_deny = self.on_deny(flow);
         let answer = if on_deny == OnDeny::Native { self.answer(flow) } else { Vec::new() };
         let mut carried = (0, 0);
+        // The rest of an interim response.
+        let mut before = Vec::new();
         self.abandon_dial(flow);
         let relayed = match std::mem::replace(&mut flow.work, Work::Moving) {
             Work::Relay(mut relay) => {
@@ -87,6 +89,13 @@ impl Context {
                 relay.down.release(&mut self.lender);
                 carried = (relay.up.bytes, relay.down.bytes);
                 relay.down.bytes > 0
+            }
+            Work::Http(mut exchange) => {
+                carried = exchange.carried;
+                before = exchange.answerable().map(<[u8]>::to_vec).unwrap_or_default();
+                let relayed = exchange.answerable().is_none();
+                exchange.release(&mut self.lender);
+                relayed
             }
             Work::Resolve(bytes) => {
                 self.lender.buffers.give_back(bytes);
@@ -105,17 +114,19 @@ impl Context {
             flow.abort_client();
             return Step::End(end);
         }
-        let bytes = self.lender.buffers.holding(&answer);
+        let mut bytes = self.lender.buffers.holding(&before);
+        bytes.push(&answer);
         if silence.is_some() {
             // However it ends, it is not with an orderly end of ours.
             egress_sys::abort_on_close(flow.client.fd());
         }
-        flow.work =
-            Work::Refuse(Box::new(Goodbye { bytes, silence, shut: false, discarded: 0, carried }));
+        let next = silence.is_none() && self.can_go_on(flow);
+        let goodbye = Goodbye { bytes, silence, shut: false, discarded: 0, carried, next };
+        flow.work = Work::Refuse(Box::new(goodbye));
         flow.stage = Stage::Refusing;
         flow.publish();
         self.wake_at(token, self.now_ms + patience);
-        self.say_goodbye(flow)
+        self.say_goodbye(token, flow)
     }
 
     /// How the client is told. What fails is no refusal, and who is overloaded keeps no more than it must.
@@ -159,19 +170,20 @@ impl Context {
             rule: rule.as_ref().map_or("", |rule| rule.name),
             prefers: flow.prefers,
             detail,
+            goes_on: self.can_go_on(flow),
+            bodiless: flow.asks_for_head(),
         };
         // Inside a tunnel the client speaks TLS by now.
-        if in_tunnel(flow) {
-            return refusal.alert();
-        }
         match captured(flow) {
+            _ if in_tunnel(flow) => refusal.alert(),
+            _ if flow.http().is_some() => refusal.answer(Accept::Http),
             Some((protocol, prefers)) => Refusal { prefers, ..refusal }.answer_captured(protocol),
             None => refusal.answer(flow.accept),
         }
     }
 
     /// Sends the refusal, then waits for the client to close.
-    pub(crate) fn say_goodbye(&mut self, flow: &mut Flow) -> Step {
+    pub(crate) fn say_goodbye(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
         let Flow { client, work: Work::Refuse(goodbye), end, .. } = flow else { return Step::Stay };
         if goodbye.silence.is_some() {
             return if client.ending || client.failed { Step::End(*end) } else { Step::Stay };
@@ -185,6 +197,9 @@ impl Context {
                 Err(Errno::AGAIN) => client.writable = false,
                 Err(_) => return Step::End(*end),
             }
+        }
+        if goodbye.next {
+            return self.next_request(token, flow);
         }
         if !goodbye.shut {
             let _ = rustix::net::shutdown(client.fd(), rustix::net::Shutdown::Write);

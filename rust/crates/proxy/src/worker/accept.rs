@@ -108,8 +108,7 @@ impl Worker {
 
     fn flow(&mut self, listener: u16, accept: Accept, client: Client, slot: Option<u32>) -> Flow {
         let now_ns = self.context.now_ns();
-        let id = self.next_id;
-        self.next_id += 1;
+        let id = self.context.new_id();
         let generation = self.context.recorder.policy.borrow().generation;
         Flow {
             id,

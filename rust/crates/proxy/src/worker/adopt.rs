@@ -49,7 +49,7 @@ impl Worker {
         let client = Client {
             peer: Peer::adopted(fd),
             source,
-            beside: Some(Box::new(Beside { identity, pair: Some(end) })),
+            beside: Some(Box::new(Beside { identity, pair: Some(end), http: None })),
         };
         self.admit(u16::try_from(listener).unwrap_or(u16::MAX), accept, client);
     }
@@ -66,10 +66,10 @@ impl Worker {
         let now_ns = self.context.now_ns();
         let policy = self.context.policy();
         let listener = policy.snapshot.settings().listeners.get(lost.listener);
+        let flow_id = self.context.new_id();
         let recorder = &self.context.recorder;
-        self.next_id += 1;
         recorder.ring.borrow_mut().push(&Record {
-            flow_id: self.next_id - 1,
+            flow_id,
             generation: policy.generation,
             start_unix_ns: recorder.wall.unix_ns(now_ns),
             duration_ns: 0,

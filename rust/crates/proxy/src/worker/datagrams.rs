@@ -109,10 +109,10 @@ impl Worker {
         let name = NameText::address(to.ip());
         let policy = self.context.policy();
         let settings = policy.snapshot.settings().listeners.get(usize::from(listener));
+        let flow_id = self.context.new_id();
         let recorder = &self.context.recorder;
-        self.next_id += 1;
         recorder.ring.borrow_mut().push(&Record {
-            flow_id: self.next_id - 1,
+            flow_id,
             generation: policy.generation,
             start_unix_ns: recorder.wall.unix_ns(now_ns),
             duration_ns: 0,
