@@ -5,20 +5,20 @@ change of either without the other is a failed test and never a misread field. A
 """
 
 cdef enum:
-    LAYOUT_VERSION = 3
+    LAYOUT_VERSION = 4
 
     SIZE_HEADER = 4096
     # One page per worker, and one for the resolver, so that no two writers share a cache line.
     SIZE_COUNTER_PAGE = 4096
     SIZE_RING_CONTROL = 4096
-    SIZE_RECORD = 576
+    SIZE_RECORD = 640
     SIZE_LIVE_SLOT = 256
     SIZE_NAME = 256
     SIZE_LIVE_NAME = 112
     SIZE_RULE_NAME = 64
     SIZE_LISTENER_NAME = 32
     SIZE_OTHER = 40
-    SIZE_IDENTITY = 62
+    SIZE_IDENTITY = 108
     SIZE_LIVE_IDENTITY = 32
     SIZE_TOTALS = 4194304
 
@@ -79,7 +79,9 @@ cdef enum:
     RECORD_OTHER = 472
     RECORD_EVIDENCE = 512
     RECORD_IDENTITY_LEN = 513
-    RECORD_IDENTITY = 514
+    RECORD_PEER_PORT = 514
+    RECORD_PEER = 516
+    RECORD_IDENTITY = 532
 
     LIVE_SEQ = 0
     LIVE_FLOW_ID = 8

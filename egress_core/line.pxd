@@ -10,7 +10,7 @@ cdef extern from "<arpa/inet.h>" nogil:
     int AF_INET6
 
 cdef enum:
-    # Bytes that a line can take at most: 454 bytes of names at 6 each when all of them are escaped, the keys, numbers
+    # Bytes that a line can take at most: 499 bytes of names at 6 each when all of them are escaped, the keys, numbers
     # of 20 digits and words of at most 32. It is also PIPE_BUF: a line goes into a pipe whole or not at all.
     LINE_MAX = 4096
 

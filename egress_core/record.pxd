@@ -104,6 +104,11 @@ cdef inline void render(Text *t, Words5 *words, const char *record) noexcept nog
     put_word(t, words.accepts.at[egress_u8(record + RECORD_ACCEPT)])
     put(t, b'","source":')
     put_endpoint(t, record + RECORD_SOURCE, egress_u16(record + RECORD_SOURCE_PORT))
+    put(t, b',"peer":')
+    if address_is_none(record + RECORD_PEER):
+        put(t, b"null")
+    else:
+        put_endpoint(t, record + RECORD_PEER, egress_u16(record + RECORD_PEER_PORT))
     put(t, b',"evidence":"')
     put_word(t, words.evidences.at[egress_u8(record + RECORD_EVIDENCE)])
     put(t, b'","identity":')

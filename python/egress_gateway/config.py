@@ -26,6 +26,7 @@ Text = Annotated[str, Meta(max_length=_TEXT)]
 Action = Literal["deny", "allow"]
 Mode = Literal["enforce", "audit"]
 OnDeny = Literal["native", "reset", "drop"]
+ProxyHeader = Literal["off", "v1", "v2"]
 
 
 def _doc(description: str, *examples: object) -> Meta:
@@ -97,6 +98,39 @@ class Listener(Section, frozen=True):
         ]
         | UnsetType
     ) = UNSET
+    proxy_protocol: Annotated[
+        Literal["off", "optional", "required"],
+        _doc(
+            "Whether a PROXY header (version 1 or 2) stands before a connection's first bytes; its source is then the "
+            "caller. `required` lets in nobody but trusted proxies, and these with a header only. `optional` reads one "
+            "where a trusted proxy sends it; to anybody else it means nothing."
+        ),
+    ] = "off"
+    proxy_trusted: (
+        Annotated[
+            str | list[str],
+            _doc(
+                "Addresses or networks of the proxies whose header is believed. Needed with `proxy_protocol`.",
+                ["10.0.0.10", "10.0.1.0/24"],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    proxy_tlv: (
+        Annotated[
+            str,
+            _doc(
+                "What of a header (version 2) names the caller for `tlv` in `from`: `authority`, `unique_id`, `netns`, "
+                "`ssl_cn` (the common name of a certificate that the proxy has verified), `aws_vpce_id`, or a type.",
+                "aws_vpce_id",
+                "0xe0",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    send_proxy: Annotated[
+        ProxyHeader, _doc("The PROXY header that destinations are sent first, unless the rule says otherwise.")
+    ] = "off"
 
 
 class Default(Section, frozen=True):
@@ -331,6 +365,13 @@ class Rule(Section, frozen=True):
     sni: Annotated[
         Literal["agree", "any"], _doc("Whether the TLS name inside a CONNECT tunnel must be the name of the CONNECT.")
     ] = "agree"
+    send_proxy: (
+        Annotated[
+            ProxyHeader,
+            _doc("The PROXY header that the destination is sent before all else. Built in: what the listener says."),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Config(Section, frozen=True):

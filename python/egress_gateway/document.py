@@ -134,6 +134,7 @@ class Document:
             },
             "dial": _or_none(rule.dial),
             "sni": rule.sni,
+            "send_proxy": _or_none(rule.send_proxy),
         }
 
     def _from(self, given: Any, here: Path, origin: Origin) -> list[dict[str, str]]:
@@ -187,7 +188,17 @@ def _written(item: str | int) -> str | int:
 def _listener(listener: Listener) -> dict[str, Any]:
     words = _several(listener.accept)
     port = listener.port if listener.port is not UNSET else 443 if words == ["tls"] else None
-    return {"name": listener.name, "bind": listener.bind, "accept": words, "port": port, "to": _or_none(listener.to)}
+    return {
+        "name": listener.name,
+        "bind": listener.bind,
+        "accept": words,
+        "port": port,
+        "to": _or_none(listener.to),
+        "proxy_protocol": listener.proxy_protocol,
+        "proxy_trusted": [] if listener.proxy_trusted is UNSET else _several(listener.proxy_trusted),
+        "proxy_tlv": _or_none(listener.proxy_tlv),
+        "send_proxy": listener.send_proxy,
+    }
 
 
 def _in_ms(section: Resolver | Timeouts) -> dict[str, Any]:

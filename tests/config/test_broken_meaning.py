@@ -96,6 +96,58 @@ CASES = [
         "tcp listener",
         'to: "db.partner.com:5432"',
     ),
+    Broken(
+        "nobody trusted",
+        "yaml",
+        _listener("name: t, bind: '0.0.0.0:1', accept: tls, proxy_protocol: ⟦required"),
+        "there are none",
+        "proxy_trusted: 10.0.0.10",
+    ),
+    Broken(
+        "everybody trusted",
+        "yaml",
+        _listener("name: t, bind: '0.0.0.0:1', accept: tls, proxy_protocol: optional, proxy_trusted: ⟦'0.0.0.0/0'"),
+        "trusts everybody",
+        "proxy_trusted: 10.0.0.10",
+    ),
+    Broken(
+        "no network",
+        "yaml",
+        _listener("name: t, bind: '0.0.0.0:1', accept: tls, proxy_protocol: required, proxy_trusted: ⟦balancer"),
+        "not an address or network",
+        "10.20.0.0/16",
+    ),
+    Broken(
+        "trust without a header",
+        "yaml",
+        _listener("name: t, bind: '0.0.0.0:1', accept: tls, proxy_trusted: ⟦10.0.0.1"),
+        "no meaning",
+        "proxy_protocol: required",
+    ),
+    Broken(
+        "a TLV that names nobody",
+        "yaml",
+        _listener(
+            "name: t, bind: '0.0.0.0:1', accept: tls, proxy_protocol: required, proxy_trusted: 10.0.0.1, "
+            "proxy_tlv: ⟦alpn"
+        ),
+        "`alpn`",
+        "aws_vpce_id",
+    ),
+    Broken(
+        "a header for questions",
+        "yaml",
+        _listener("name: t, bind: '0.0.0.0:1', accept: dns, send_proxy: ⟦v1"),
+        "answers questions",
+        "remove `send_proxy`",
+    ),
+    Broken(
+        "a header for what is denied",
+        "yaml",
+        V1 + "rules: [ { name: a, deny: true, to: b.example, send_proxy: ⟦v1 } ]\n",
+        "`send_proxy` has no meaning",
+        "remove",
+    ),
     Broken("zero timeout", "yaml", V1 + "timeouts: { connect: ⟦0s }\n", "every connection", "5s"),
     Broken(
         "dns server",

@@ -11,13 +11,14 @@ from egress_gateway.check import check
 from egress_gateway.errors import ConfigErrors
 from egress_gateway.load import Loaded, load
 
+UNPROXIED = {"proxy_protocol": "off", "proxy_trusted": [], "proxy_tlv": None, "send_proxy": "off"}
 SETTINGS = {
     "workers": 0,
     "max_flows": 0,
     "low_latency": False,
     "listeners": [
-        {"name": "tls", "bind": "0.0.0.0:8443", "accept": ["tls"], "port": 443, "to": None},
-        {"name": "proxy", "bind": "0.0.0.0:3128", "accept": ["connect"], "port": None, "to": None},
+        {"name": "tls", "bind": "0.0.0.0:8443", "accept": ["tls"], "port": 443, "to": None} | UNPROXIED,
+        {"name": "proxy", "bind": "0.0.0.0:3128", "accept": ["connect"], "port": None, "to": None} | UNPROXIED,
     ],
     "timeouts": {
         "first_bytes_ms": 5000, "server_first_ms": 300, "connect_ms": 5000, "idle_ms": 3600000, "drain_ms": 300000,
@@ -76,6 +77,7 @@ def test_a_rule_is_spelt_out(tmp_path: Path) -> None:
             "anywhere": False, "deny": False, "mode": None, "message": None, "on_deny": None,
             "owner": None, "why": None,
             "until": 1796083200, "connections": {"max": 5, "new_per_second": None}, "dial": None, "sni": "agree",
+                "send_proxy": None,
         }
     ]  # fmt: skip
 

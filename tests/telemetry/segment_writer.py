@@ -27,8 +27,8 @@ VOCABULARY: dict[str, dict[int, str]] = {
 FORMATS = {
     "flow_id": "<Q", "generation": "<Q", "start_unix_ns": "<Q", "duration_ns": "<Q", "bytes_up": "<Q",
     "bytes_down": "<Q", "first_bytes_us": "<I", "resolve_us": "<I", "connect_us": "<I", "rule_line": "<I",
-    "source_port": "<H", "upstream_port": "<H", "port": "<H", "verdict": "<B", "reason": "<B", "end": "<B",
-    "accept": "<B", "listener": "<H", "flags": "<I", "rule": "<I", "name_len": "<B", "rule_len": "<B",
+    "source_port": "<H", "upstream_port": "<H", "peer_port": "<H", "port": "<H", "verdict": "<B", "reason": "<B",
+    "end": "<B", "accept": "<B", "listener": "<H", "flags": "<I", "rule": "<I", "name_len": "<B", "rule_len": "<B",
     "listener_len": "<B", "other_len": "<B", "stage": "<B", "evidence": "<B", "identity_len": "<B",
 }  # fmt: skip
 
@@ -46,7 +46,7 @@ def record(flow_id: int, **fields: Any) -> bytes:
         "flow_id": flow_id, "generation": 1, "start_unix_ns": BOOT, "duration_ns": 1_500_000, "bytes_up": 100,
         "bytes_down": 1000, "first_bytes_us": 300, "resolve_us": NONE, "connect_us": 900, "rule_line": 12,
         "source_port": 40000, "upstream_port": 443, "port": 443, "verdict": 1, "reason": 1, "end": 1, "accept": 1,
-        "source": "10.0.0.9", "upstream": "192.0.2.7", "name": b"api.example.com", "rule_name": b"web",
+        "source": "10.0.0.9", "upstream": "192.0.2.7", "peer": None, "name": b"api.example.com", "rule_name": b"web",
         "listener_name": b"tls", "other": b"", "evidence": 0, "identity": b"",
     } | fields  # fmt: skip
     out = bytearray(AT["size.record"])
@@ -54,7 +54,7 @@ def record(flow_id: int, **fields: Any) -> bytes:
                          ("other", "other_len"), ("identity", "identity_len")):  # fmt: skip
         values.setdefault(length, len(values[text]))
         out[AT[f"record.{text}"] : AT[f"record.{text}"] + len(values[text])] = values[text]
-    for end in ("source", "upstream"):
+    for end in ("source", "upstream", "peer"):
         out[AT[f"record.{end}"] : AT[f"record.{end}"] + 16] = address(values[end])
     for key, form in FORMATS.items():
         if key in values:
@@ -76,7 +76,7 @@ class SegmentWriter:
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         self.map = mmap.mmap(self.fd, self.size)
         self.map[0:8] = b"EGRESSTM"
-        for key, value in (("version", 3), ("header_size", 4096), ("record_size", AT["size.record"]),
+        for key, value in (("version", 4), ("header_size", 4096), ("record_size", AT["size.record"]),
                            ("live_slot_size", 256), ("workers", workers), ("ring_capacity", ring),
                            ("live_capacity", live)):  # fmt: skip
             self.put(f"header.{key}", value, "<I")

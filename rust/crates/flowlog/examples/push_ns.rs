@@ -28,6 +28,7 @@ fn main() {
         connect_us: 5,
         rule_line: 6,
         source: ([10, 1, 2, 3], 40_000).into(),
+        peer: None,
         upstream: Some(([192, 0, 2, 1], 443).into()),
         port: 443,
         verdict: Verdict::Allow,

@@ -3,14 +3,14 @@
 /// `b"EGRESSTM"` read as a little-endian word.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"EGRESSTM");
 /// Raised with every change of an offset, a size or a meaning.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 pub const HEADER_SIZE: usize = 4096;
 /// One page per worker (and one for the resolver), so that no two writers share a cache line.
 pub const COUNTER_PAGE: usize = 4096;
 /// The ring's positions, on a page of their own.
 pub const RING_CONTROL: usize = 4096;
-/// Nine cache lines.
-pub const RECORD_SIZE: usize = 576;
+/// Ten cache lines.
+pub const RECORD_SIZE: usize = 640;
 pub const LIVE_SLOT_SIZE: usize = 256;
 /// Bytes of the totals table, which only the control plane reads and writes; it lives here to survive that process.
 pub const TOTALS_SIZE: usize = 4 << 20;
@@ -57,7 +57,8 @@ offsets! {
         END = 104 "end", ACCEPT = 105 "accept", LISTENER = 106 "listener", FLAGS = 108 "flags", RULE = 112 "rule",
         NAME_LEN = 116 "name_len", RULE_LEN = 117 "rule_len", LISTENER_LEN = 118 "listener_len",
         OTHER_LEN = 119 "other_len", NAME = 120 "name", RULE_NAME = 376 "rule_name", LISTENER_NAME = 440 "listener_name",
-        OTHER = 472 "other", EVIDENCE = 512 "evidence", IDENTITY_LEN = 513 "identity_len", IDENTITY = 514 "identity",
+        OTHER = 472 "other", EVIDENCE = 512 "evidence", IDENTITY_LEN = 513 "identity_len",
+        PEER_PORT = 514 "peer_port", PEER = 516 "peer", IDENTITY = 532 "identity",
     }
 }
 
@@ -79,7 +80,7 @@ pub const LIVE_NAME_ROOM: usize = 112;
 pub const RULE_NAME_ROOM: usize = 64;
 pub const LISTENER_NAME_ROOM: usize = 32;
 pub const OTHER_ROOM: usize = 40;
-pub const IDENTITY_ROOM: usize = 62;
+pub const IDENTITY_ROOM: usize = 108;
 pub const LIVE_IDENTITY_ROOM: usize = 32;
 
 const SIZES: &[(&str, usize)] = &[

@@ -39,6 +39,8 @@ pub struct Record<'a> {
     pub connect_us: u32,
     pub rule_line: u32,
     pub source: SocketAddr,
+    /// The peer whose PROXY header was read.
+    pub peer: Option<SocketAddr>,
     pub upstream: Option<SocketAddr>,
     pub port: u16,
     pub verdict: Verdict,
@@ -95,10 +97,13 @@ impl Record<'_> {
         put!(b, at::CONNECT_US, self.connect_us);
         put!(b, at::RULE_LINE, self.rule_line);
         b[at::SOURCE..at::SOURCE + 16].copy_from_slice(&address_bytes(self.source.ip()));
-        let upstream = self.upstream.unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)));
+        let none = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        let (peer, upstream) = (self.peer.unwrap_or(none), self.upstream.unwrap_or(none));
+        b[at::PEER..at::PEER + 16].copy_from_slice(&address_bytes(peer.ip()));
         b[at::UPSTREAM..at::UPSTREAM + 16].copy_from_slice(&address_bytes(upstream.ip()));
         put!(b, at::SOURCE_PORT, self.source.port());
         put!(b, at::UPSTREAM_PORT, upstream.port());
+        put!(b, at::PEER_PORT, peer.port());
         put!(b, at::PORT, self.port);
         b[at::VERDICT] = self.verdict as u8;
         b[at::REASON] = self.reason as u8;

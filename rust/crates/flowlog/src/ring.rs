@@ -8,7 +8,7 @@ use std::sync::atomic::{
 use crate::layout::{RECORD_SIZE, RING_CONTROL, ring as at};
 use crate::record::Record;
 
-/// The writing end. `push` costs a copy of 576 bytes and never waits.
+/// The writing end. `push` costs a copy of 640 bytes and never waits.
 #[derive(Debug)]
 pub struct Ring {
     control: &'static [AtomicU64],

@@ -36,6 +36,7 @@ fn record(flow_id: u64) -> Record<'static> {
         connect_us: 10,
         rule_line: 12,
         source: "10.1.2.3:999".parse().unwrap(),
+        peer: Some("192.0.2.9:7".parse().unwrap()),
         upstream: None,
         port: 443,
         verdict: Verdict::Deny,
@@ -50,7 +51,7 @@ fn record(flow_id: u64) -> Record<'static> {
         listener_name: b"proxy",
         other: &[b'x'; 99],
         evidence: Evidence::Login,
-        identity: &[b'u'; 99],
+        identity: &[b'u'; 150],
     }
 }
 
@@ -92,8 +93,10 @@ fn a_record_is_placed_as_the_layout_says() {
     assert_eq!(field(layout::record::NAME, 11), b"api.example");
     assert_eq!(field(layout::record::NAME_LEN, 4), [11, 1, 5, 40]);
     assert_eq!(field(layout::record::OTHER, 40), [b'x'; 40]);
-    assert_eq!(field(layout::record::EVIDENCE, 2), [Evidence::Login as u8, 62]);
-    assert_eq!(field(layout::record::IDENTITY, 62), [b'u'; 62]);
+    assert_eq!(field(layout::record::EVIDENCE, 2), [Evidence::Login as u8, 108]);
+    assert_eq!(field(layout::record::IDENTITY, 108), [b'u'; 108]);
+    assert_eq!(field(layout::record::PEER_PORT, 2), 7u16.to_le_bytes());
+    assert_eq!(field(layout::record::PEER + 12, 4), [192, 0, 2, 9]);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 mod answer;
 mod http2;
+mod introduced;
 mod pair;
 mod plain;
 mod prefixed;
@@ -18,6 +19,7 @@ mod server;
 mod stream;
 mod tls;
 
+pub use introduced::Introduced;
 pub use pair::WorkerEnd;
 pub use server::{Handle, ListenerTerms, Taken, Terms, start};
 pub use tls::{Files, ServerTls, TlsProblem, Trouble};
@@ -32,6 +34,9 @@ pub struct Adopted {
     pub fd: OwnedFd,
     pub end: WorkerEnd,
     pub source: SocketAddr,
+    /// What it has connected to.
+    pub local: Option<SocketAddr>,
+    pub introduced: Option<Introduced>,
     /// By its place in the settings.
     pub listener: usize,
     /// It speaks HTTP/1.1 by now, whatever else the listener accepts: its own bytes came in HTTP/2.
@@ -44,6 +49,7 @@ pub struct Adopted {
 #[derive(Debug)]
 pub struct Lost {
     pub source: SocketAddr,
+    pub introduced: Option<Introduced>,
     pub listener: usize,
     pub why: Loss,
 }

@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use crate::pair::FrontEnd;
+use crate::prefixed::Prefixed;
 
 /// Bytes of each direction's buffer: a TLS record.
 const BUFFER: usize = 16 * 1024;
@@ -17,7 +18,7 @@ const BUFFER: usize = 16 * 1024;
 const LINGER: Duration = Duration::from_secs(5);
 
 /// A client that closes without close_notify has ended too: what it carries has an end of its own, or is TLS again.
-struct Lenient(TlsStream<TcpStream>);
+struct Lenient(TlsStream<Prefixed<TcpStream>>);
 
 impl AsyncRead for Lenient {
     fn poll_read(
@@ -90,7 +91,11 @@ impl AsyncWrite for Told<'_> {
 }
 
 /// Carries bytes until both have ended, or one has broken off: then the other is told so.
-pub(crate) async fn carry(tls: TlsStream<TcpStream>, mut front: FrontEnd, mut worker: UnixStream) {
+pub(crate) async fn carry(
+    tls: TlsStream<Prefixed<TcpStream>>,
+    mut front: FrontEnd,
+    mut worker: UnixStream,
+) {
     let mut tls = Lenient(tls);
     let broken = {
         let mut told = Told { stream: &mut worker, front: &front };

@@ -1,6 +1,7 @@
 //! A stream whose first bytes have been read already.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -16,6 +17,12 @@ pub(crate) struct Prefixed<S> {
 impl<S> Prefixed<S> {
     pub(crate) fn new(first: Bytes, stream: S) -> Self {
         Self { first, stream }
+    }
+}
+
+impl<S: AsFd> AsFd for Prefixed<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::http2::{self, STREAM_WINDOW};
 use crate::pair::{self, FrontEnd};
 use crate::prefixed::Prefixed;
 use crate::tls::{self, ServerTls};
-use crate::{Adopted, Loss, Lost, Workers, plain};
+use crate::{Adopted, Introduced, Loss, Lost, Workers, plain};
 
 /// Connections at a time: beyond it a worker turns them away.
 const MAX_CONNECTIONS: usize = 8192;
@@ -51,10 +51,13 @@ pub struct ListenerTerms {
 pub struct Taken {
     pub fd: OwnedFd,
     pub source: SocketAddr,
+    pub introduced: Option<Introduced>,
     pub listener: usize,
     /// The worker that accepted it.
     pub worker: usize,
-    /// What was read of it already: the beginning of an HTTP/2 connection. Empty: it begins with TLS.
+    /// It begins with TLS, and else is HTTP/2.
+    pub tls: bool,
+    /// What was read of it already.
     pub first_bytes: Vec<u8>,
 }
 
@@ -148,6 +151,8 @@ impl Handle {
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     source: SocketAddr,
+    local: Option<SocketAddr>,
+    introduced: Option<Introduced>,
     listener: usize,
     worker: usize,
     spiffe: Option<Arc<str>>,
@@ -186,8 +191,9 @@ impl Front {
     }
 
     pub(crate) fn lost(&self, client: &Client, why: Loss) {
-        let Client { source, listener, worker, .. } = *client;
-        self.workers.lost(worker, Lost { source, listener, why });
+        let Client { source, listener, worker, ref introduced, .. } = *client;
+        let introduced = introduced.clone();
+        self.workers.lost(worker, Lost { source, introduced, listener, why });
     }
 
     /// Room for one more stream, if its connection has some and the front has.
@@ -203,25 +209,27 @@ impl Front {
         } else {
             client.worker
         };
-        let Client { source, listener, ref spiffe, .. } = *client;
-        let adopted = Adopted { fd, end, source, listener, http2, spiffe: spiffe.clone() };
+        let Client { source, local, listener, ref introduced, ref spiffe, .. } = *client;
+        let (introduced, spiffe) = (introduced.clone(), spiffe.clone());
+        let adopted = Adopted { fd, end, source, local, introduced, listener, http2, spiffe };
         self.workers.adopt(worker, adopted).then_some(ours)
     }
 
     async fn serve(self: Arc<Self>, taken: Taken) {
-        let Taken { fd, source, listener, worker, first_bytes } = taken;
-        let client = Client { source, listener, worker, spiffe: None };
+        let Taken { fd, source, introduced, listener, worker, tls, first_bytes } = taken;
+        let local = egress_sys::local_address(fd.as_fd()).ok();
+        let client = Client { source, local, introduced, listener, worker, spiffe: None };
         let Ok(stream) = TcpStream::from_std(fd.into()) else { return };
         egress_sys::keepalive(stream.as_fd());
-        if first_bytes.is_empty() {
-            self.serve_tls(client, stream).await;
+        let io = Prefixed::new(Bytes::from(first_bytes), stream);
+        if tls {
+            self.serve_tls(client, io).await;
         } else {
-            let io = Prefixed::new(Bytes::from(first_bytes), stream);
             http2::serve(&self, client, io).await;
         }
     }
 
-    async fn serve_tls(self: &Arc<Self>, mut client: Client, stream: TcpStream) {
+    async fn serve_tls(self: &Arc<Self>, mut client: Client, stream: Prefixed<TcpStream>) {
         let terms = self.terms();
         let tls = terms.listeners.get(client.listener).and_then(|listener| listener.tls.clone());
         let Some(tls) = tls else { return };

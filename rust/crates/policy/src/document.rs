@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::on_deny::OnDeny;
+use crate::proxied::{Reads, Sends};
 
 /// The version of the document that this crate reads.
 pub(crate) const VERSION: u32 = 1;
@@ -47,6 +48,14 @@ pub(crate) struct Listener {
     pub to: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
+    #[serde(default)]
+    pub proxy_protocol: Reads,
+    #[serde(default)]
+    pub proxy_trusted: Vec<String>,
+    /// A word, or the number of its type.
+    pub proxy_tlv: Option<String>,
+    #[serde(default)]
+    pub send_proxy: Sends,
 }
 
 /// TLS to the proxy itself. The contents of the files, not their paths: what was checked is what is served.
@@ -170,6 +179,8 @@ pub(crate) struct Rule {
     pub dial: Option<String>,
     #[serde(default)]
     pub sni: Sni,
+    /// `None`: as the listener says.
+    pub send_proxy: Option<Sends>,
 }
 
 /// All keys that are given must hold.

@@ -108,6 +108,10 @@ pub(crate) mod rule_flag {
     pub(crate) const fn on_deny(own: crate::OnDeny) -> u32 {
         16 << own as u32
     }
+    /// The PROXY header that destinations are sent; none of these: as the listener says.
+    pub(crate) const SEND_NO_PROXY: u32 = 128;
+    pub(crate) const SEND_PROXY_V1: u32 = 256;
+    pub(crate) const SEND_PROXY_V2: u32 = 512;
 }
 
 /// A rule without its destinations and sources.

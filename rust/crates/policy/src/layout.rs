@@ -13,6 +13,7 @@ use crate::list::List;
 use crate::names::NamesBuilder;
 use crate::nets::{ANY, NetsBuilder, key};
 use crate::problem::Problems;
+use crate::proxied::Sends;
 use crate::rules::{Expanded, Key, RawEdge, audited};
 use crate::snapshot::Stored;
 use crate::sources::SourcesLayout;
@@ -254,6 +255,9 @@ fn record(
         (rule_flag::AUDIT, audited(rule, document)),
         (rule_flag::SNI_ANY, rule.sni == Sni::Any),
         (rule_flag::ORIGINAL, rule.dial.as_deref() == Some(ORIGINAL)),
+        (rule_flag::SEND_NO_PROXY, rule.send_proxy == Some(Sends::Off)),
+        (rule_flag::SEND_PROXY_V1, rule.send_proxy == Some(Sends::V1)),
+        (rule_flag::SEND_PROXY_V2, rule.send_proxy == Some(Sends::V2)),
     ] {
         flags |= if set { flag } else { 0 };
     }

@@ -263,6 +263,7 @@ fn check_texts(rule: &Rule, index: usize, problems: &mut Problems) {
         ("dial", rule.dial.is_some()),
         ("connections", limits.iter().any(|(_, l)| l.is_some())),
         ("sni", rule.sni == Sni::Any),
+        ("send_proxy", rule.send_proxy.is_some()),
     ];
     for (key, given) in useless {
         if rule.deny && given {

@@ -11,6 +11,7 @@ use crate::document::{self, ListenerTls};
 use crate::explain::target;
 use crate::pattern::NAME_FIX;
 use crate::problem::{Problems, nearest, place};
+use crate::proxied::Proxied;
 use crate::vocab::Accept;
 
 /// Bytes of a listener's name: what the flow record has room for.
@@ -50,6 +51,7 @@ pub struct Listener {
     pub to: Option<(Host, u16)>,
     /// Clients speak TLS to the proxy, and inside it what the listener accepts.
     pub tls: Option<ListenerTls>,
+    pub proxied: Proxied,
 }
 
 /// The protocols that a listener accepts; several are told apart by a connection's first bytes.
@@ -221,6 +223,7 @@ fn check_listeners(raw: &[document::Listener], problems: &mut Problems) -> Vec<L
             Ok(_) => {}
         }
         let accept = check_accept(listener, &at, problems);
+        let proxied = accept.map(|accept| Proxied::check(listener, accept, &at, problems));
         let port = match listener.port {
             None => TLS_PORT,
             Some(port) => u16::try_from(port).ok().filter(|port| *port != 0).unwrap_or_else(|| {
@@ -245,9 +248,11 @@ fn check_listeners(raw: &[document::Listener], problems: &mut Problems) -> Vec<L
                 None
             }
         });
-        if let (Ok(bind), Some(accept), true) = (bind, accept, problems.len() == before) {
+        if let (Ok(bind), Some(accept), Some(proxied), true) =
+            (bind, accept, proxied, problems.len() == before)
+        {
             let (name, tls) = (listener.name.clone(), listener.tls.clone());
-            checked.push(Listener { name, bind, accept, port, to, tls });
+            checked.push(Listener { name, bind, accept, port, to, tls, proxied });
         }
     }
     checked

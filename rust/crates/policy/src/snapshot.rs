@@ -15,6 +15,7 @@ use crate::names::Names;
 use crate::nets::Nets;
 use crate::on_deny::OnDeny;
 use crate::problem::Problems;
+use crate::proxied::Sends;
 use crate::settings::{Settings, printable};
 
 /// A rule's place in the document, and in its snapshot.
@@ -39,6 +40,8 @@ pub struct Terms<'a> {
     pub sni_any: bool,
     /// A captured flow goes to the address that it was captured on its way to, if that is one of its name's.
     pub original: bool,
+    /// The PROXY header that the destination is sent; `None`: as the listener says.
+    pub sends: Option<Sends>,
 }
 
 /// The terms and the description of a rule.
@@ -241,10 +244,17 @@ impl Snapshot {
     #[inline]
     pub fn terms(&self, id: RuleId) -> Option<Terms<'_>> {
         let record = self.rules().get(id.0 as usize)?;
+        let flag = |flag| record.flags.get() & flag != 0;
+        let sends = [
+            (rule_flag::SEND_NO_PROXY, Sends::Off),
+            (rule_flag::SEND_PROXY_V1, Sends::V1),
+            (rule_flag::SEND_PROXY_V2, Sends::V2),
+        ];
         Some(Terms {
             dial: self.dials.get(record.dial.get() as usize),
-            sni_any: record.flags.get() & rule_flag::SNI_ANY != 0,
-            original: record.flags.get() & rule_flag::ORIGINAL != 0,
+            sni_any: flag(rule_flag::SNI_ANY),
+            original: flag(rule_flag::ORIGINAL),
+            sends: sends.into_iter().find(|(bit, _)| flag(*bit)).map(|(_, sends)| sends),
         })
     }
 

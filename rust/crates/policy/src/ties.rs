@@ -134,6 +134,7 @@ impl<'a> Ties<'a> {
             ("connections", x.connections != y.connections),
             ("dial", x.dial != y.dial),
             ("sni", x.sni != y.sni),
+            ("send_proxy", x.send_proxy != y.send_proxy),
             ("addresses", a.addresses != b.addresses),
         ]
         .into_iter()

@@ -82,6 +82,8 @@ vocabulary! {
         Overloaded = 18 "overloaded",
         /// UDP (QUIC) on its way through a transparent listener, which carries TCP only.
         NotCarried = 19 "not_carried",
+        /// A listener takes connections from trusted proxies only, and the peer is none.
+        UntrustedProxy = 20 "untrusted_proxy",
     }
 }
 

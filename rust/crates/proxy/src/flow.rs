@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use egress_flowlog::{Counters, LiveFlow, LiveTable, NONE_U32, Record, Ring, WorkerCounter, flags};
-use egress_front::WorkerEnd;
+use egress_front::{Introduced, WorkerEnd};
 use egress_hello::http::Preference;
 use egress_hello::name::Host;
 use egress_policy::{
@@ -64,6 +64,8 @@ impl WallClock {
 /// What the flow is doing, with what only that needs.
 #[derive(Debug)]
 pub(crate) enum Work {
+    /// Reading the PROXY header before them.
+    Header(Option<Buffer>),
     /// Reading the first bytes; nothing is held before some have come.
     Hear(Option<Buffer>),
     /// Waiting for the resolver, or for a connection attempt; the first bytes wait to be replayed.
@@ -125,6 +127,14 @@ pub(crate) struct Goodbye {
     pub next: bool,
 }
 
+/// How a client's address is known.
+pub(crate) fn evidence(introduced: Option<&Introduced>) -> Evidence {
+    match introduced {
+        Some(Introduced { destination: Some(_), .. }) => Evidence::ProxyHeader,
+        _ => Evidence::Address,
+    }
+}
+
 /// What is known of a client besides its socket and its address.
 #[derive(Debug, Default)]
 pub(crate) struct Beside {
@@ -132,6 +142,12 @@ pub(crate) struct Beside {
     pub identity: Option<Identity>,
     /// Of one that comes through the front: what a pair of sockets cannot say.
     pub pair: Option<WorkerEnd>,
+    /// What such a client has connected to, which the pair does not know.
+    pub local: Option<SocketAddr>,
+    /// What a PROXY header says.
+    pub introduced: Option<Introduced>,
+    /// The worker's clock when that was read: the client's own first bytes have their time from then on.
+    pub header_ns: u64,
     /// Of one that speaks plain HTTP.
     pub http: Option<Requests>,
 }
@@ -184,7 +200,6 @@ impl Flow {
     }
 
     /// Adds what the client has shown of itself; before it is judged.
-    #[allow(dead_code, reason = "for listeners that learn more than an address")]
     pub(crate) fn shown(&mut self, add: impl FnOnce(Identity) -> Identity) {
         let beside = self.beside.get_or_insert_default();
         beside.identity = Some(add(beside.identity.take().unwrap_or_default()));
@@ -192,6 +207,11 @@ impl Flow {
 
     fn identity(&self) -> Option<&Identity> {
         self.beside.as_ref()?.identity.as_ref()
+    }
+
+    /// What a PROXY header says of the client.
+    pub(crate) fn introduced(&self) -> Option<&Introduced> {
+        self.beside.as_ref()?.introduced.as_ref()
     }
 
     /// Of a client that comes through the front.
@@ -370,6 +390,7 @@ impl Flow {
             connect_us: self.connect_us,
             rule_line,
             source: self.source,
+            peer: self.introduced().map(|introduced| introduced.by),
             upstream: self.upstream,
             port: self.port,
             verdict: self.verdict,
@@ -464,6 +485,6 @@ mod tests {
         // Its name is the one allocation beside these; what is pending or being dialled is borrowed or boxed.
         let own =
             size_of::<Flow>() + Wheel::BYTES_PER_TIMER + egress_flowlog::layout::LIVE_SLOT_SIZE;
-        assert!(own <= 640, "{own} bytes");
+        assert!(own <= 648, "{own} bytes");
     }
 }

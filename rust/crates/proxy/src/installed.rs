@@ -97,16 +97,17 @@ fn listeners_differ(before: &[Listener], after: &[Listener], errors: &mut Vec<Re
 }
 
 /// What a listener consists of besides its name, in the words of the policy.
-fn terms(listener: &Listener) -> [(&'static str, String); 5] {
+fn terms(listener: &Listener) -> Vec<(&'static str, String)> {
     let to = listener.to.as_ref();
-    [
+    let own = [
         ("bind", listener.bind.to_string()),
         ("accept", listener.accept.to_string()),
         ("port", listener.port.to_string()),
         // What is in the files may change.
         ("tls", if listener.tls.is_some() { "on" } else { "off" }.to_owned()),
         ("to", to.map_or_else(|| "nothing".to_owned(), |(host, port)| format!("{host}:{port}"))),
-    ]
+    ];
+    own.into_iter().chain(listener.proxied.terms()).collect()
 }
 
 fn put_back(what: String) -> Refusal {
@@ -115,7 +116,7 @@ fn put_back(what: String) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use egress_policy::{Accept, Accepts};
+    use egress_policy::{Accept, Accepts, Proxied};
 
     use super::*;
 
@@ -127,6 +128,7 @@ mod tests {
             port: 443,
             tls: None,
             to: to.map(|port| (egress_hello::name::parse_host(b"db.example").unwrap(), port)),
+            proxied: Proxied::default(),
         }
     }
 

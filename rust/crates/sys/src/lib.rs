@@ -15,7 +15,7 @@ pub use datagram::{Datagram, Unreachable, captured_datagrams, receive};
 pub use pipe::{PIPE_SIZE, Pipe};
 pub use shm::{SealedMap, SharedMemory, seal};
 pub use socket::{
-    BACKLOG, Listening, abort_on_close, accept, connect_error, keepalive, listen, local_addresses,
-    original_destination, recv, send, send_last, stream_socket,
+    BACKLOG, Listening, abort_on_close, accept, connect_error, keepalive, listen, local_address,
+    local_addresses, original_destination, recv, send, send_last, stream_socket,
 };
 pub use udp::{Arrived, answer_datagram, bind_both, receive_datagram};

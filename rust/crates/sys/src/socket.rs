@@ -94,8 +94,14 @@ pub fn original_destination(fd: BorrowedFd<'_>, ipv4: bool) -> io::Result<Socket
     };
     let address = match replaced {
         Ok(address) => address,
-        Err(_) => SocketAddr::try_from(rustix::net::getsockname(fd)?)?,
+        Err(_) => return local_address(fd),
     };
+    Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+/// What the peer of an accepted socket has connected to.
+pub fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    let address = SocketAddr::try_from(rustix::net::getsockname(fd)?)?;
     Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 

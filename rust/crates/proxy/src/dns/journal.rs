@@ -69,6 +69,7 @@ impl Journal {
             connect_us: NONE_U32,
             rule_line,
             source: client.source,
+            peer: None,
             upstream: finding.address.map(|ip| SocketAddr::new(ip, 0)),
             port: 0,
             verdict: finding.verdict,

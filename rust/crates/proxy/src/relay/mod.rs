@@ -249,7 +249,11 @@ impl Direction {
     }
 
     /// Writes what is pending; `true` when nothing is pending any more.
-    fn flush(&mut self, destination: &mut Peer, lender: &mut Lender) -> Result<bool, Fault> {
+    pub(crate) fn flush(
+        &mut self,
+        destination: &mut Peer,
+        lender: &mut Lender,
+    ) -> Result<bool, Fault> {
         if let Some(buffer) = &mut self.pending {
             while !buffer.rest().is_empty() {
                 if !destination.writable {
@@ -271,6 +275,23 @@ impl Direction {
             lender.buffers.give_back(buffer);
         }
         self.drain_pipe(destination, lender)
+    }
+
+    /// Holds the gateway's own `words` for the destination, before all else.
+    pub(crate) fn say(&mut self, words: Buffer) {
+        self.own = words.rest().len() as u16;
+        self.pending = Some(words);
+    }
+
+    /// Holds a source's first bytes, behind what the gateway itself still has to say.
+    pub(crate) fn begin_with(&mut self, bytes: Buffer, lender: &mut Lender) {
+        match &mut self.pending {
+            Some(words) => {
+                words.push(bytes.rest());
+                lender.buffers.give_back(bytes);
+            }
+            None => self.pending = Some(bytes),
+        }
     }
 
     /// Gives back what was lent; for a flow that ends.

@@ -55,12 +55,16 @@ impl Context {
             relay.down.pending = Some(self.lender.buffers.holding(told));
             relay.down.own = told.len() as u16;
         }
+        let announcement = self.announcement(flow);
+        if let Some(words) = announcement {
+            relay.up.say(words);
+        }
         if flow.asks_for_tunnel() || unheard {
             begun = !bytes.rest().is_empty();
             relay.gate = Some(bytes.heard_by(Reader::new(Accepts::only(Accept::Tls))));
             flow.stage = Stage::Tunnel;
         } else {
-            relay.up.pending = Some(bytes);
+            relay.up.begin_with(bytes, &mut self.lender);
             flow.stage = Stage::Relaying;
         }
         flow.work = Work::Relay(relay);
@@ -117,6 +121,13 @@ impl Context {
         let useless = [(&*client, &relay.upstream), (&relay.upstream, &*client)]
             .map(|(source, destination)| source.readable && !destination.writable);
         let mut again = false;
+        // A server that speaks first may wait for the header, and the client for the server.
+        if relay.gate.is_some()
+            && !relay.broken
+            && relay.up.flush(&mut relay.upstream, &mut self.lender).is_err()
+        {
+            relay.broken = true;
+        }
         if relay.gate.is_none() && !relay.broken {
             match relay.up.pump(client, &mut relay.upstream, &mut self.lender, relay.down.done) {
                 Ok(pumped) => again |= pumped == Pumped::More,
@@ -214,7 +225,7 @@ impl Context {
             }
             _ => {
                 if let Work::Relay(relay) = &mut flow.work {
-                    relay.up.pending = Some(bytes);
+                    relay.up.begin_with(bytes, &mut self.lender);
                 }
                 if flow.stage != Stage::Closing {
                     flow.enter(Stage::Relaying);

@@ -1,4 +1,5 @@
-//! Handing an HTTP/2 connection over to the front: this flow leaves no record, each of its streams leaves one.
+//! Handing a connection over to the front, HTTP/2 or, behind a PROXY header, TLS to the proxy: this flow leaves no record,
+//! each of its streams leaves one.
 
 use std::os::fd::AsRawFd;
 
@@ -11,7 +12,7 @@ use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Work};
 
 impl Context {
-    pub(crate) fn hand_over(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+    pub(crate) fn hand_over(&mut self, token: FlowToken, flow: &mut Flow, tls: bool) -> Step {
         // Out of the front already: HTTP/2 inside TLS is agreed on by ALPN (RFC 9113, section 3.2).
         if flow.pair().is_some() || self.front.is_none() {
             return self.refuse(token, flow, Reason::NotAccepted, End::Refused);
@@ -25,8 +26,15 @@ impl Context {
             // not have been made yet.
             let _ = self.registry.deregister(&mut SourceFd(&flow.client.fd.as_raw_fd()));
             let listener = usize::from(flow.listener);
-            let taken =
-                Taken { fd, source: flow.source, listener, worker: self.worker, first_bytes };
+            let taken = Taken {
+                fd,
+                source: flow.source,
+                introduced: flow.introduced().cloned(),
+                listener,
+                worker: self.worker,
+                tls,
+                first_bytes,
+            };
             self.front.as_ref().is_some_and(|front| front.take(taken).is_ok())
         });
         let before = std::mem::replace(&mut flow.work, Work::Handed);

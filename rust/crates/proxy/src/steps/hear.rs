@@ -216,21 +216,10 @@ impl Context {
             return step;
         }
         loop {
-            if !flow.client.readable {
-                return Step::Stay;
-            }
-            let read = match flow.client.recv(&mut self.lender.scratch[..FAIR_BYTES]) {
-                Ok(0) => return self.left(flow),
+            let read = match self.receive(flow) {
                 Ok(read) => read,
-                Err(Errno::AGAIN) => {
-                    flow.client.readable = false;
-                    return Step::Stay;
-                }
-                Err(_) => return self.left(flow),
+                Err(step) => return step,
             };
-            if read < FAIR_BYTES {
-                flow.client.drained();
-            }
             if matches!(flow.work, Work::Hear(None)) {
                 self.request_begins(token, flow);
             }
@@ -255,7 +244,27 @@ impl Context {
         }
     }
 
-    /// Goes on as soon as the bytes so far are enough; `None` while they are not.
+    /// Reads into the shared buffer; what to do where nothing has come.
+    pub(super) fn receive(&mut self, flow: &mut Flow) -> Result<usize, Step> {
+        if !flow.client.readable {
+            return Err(Step::Stay);
+        }
+        let read = match flow.client.recv(&mut self.lender.scratch[..FAIR_BYTES]) {
+            Ok(0) => return Err(self.left(flow)),
+            Ok(read) => read,
+            Err(Errno::AGAIN) => {
+                flow.client.readable = false;
+                return Err(Step::Stay);
+            }
+            Err(_) => return Err(self.left(flow)),
+        };
+        if read < FAIR_BYTES {
+            flow.client.drained();
+        }
+        Ok(read)
+    }
+
+    /// Goes on by what the first bytes say; `None` while they do not say enough.
     pub(super) fn understand(
         &mut self,
         token: FlowToken,
@@ -296,7 +305,7 @@ impl Context {
     }
 
     /// The protocols of the flow's listener.
-    fn accepts(&self, flow: &Flow) -> Accepts {
+    pub(super) fn accepts(&self, flow: &Flow) -> Accepts {
         if flow.accept != Accept::Several {
             return Accepts::only(flow.accept);
         }
@@ -316,7 +325,7 @@ impl Context {
             Said::NotAccepted if flow.accept == Accept::Transparent && flow.http().is_none() => {
                 self.judge_unnamed(token, flow)
             }
-            Said::Http2 => self.hand_over(token, flow),
+            Said::Http2 => self.hand_over(token, flow, false),
             Said::NotAccepted => self.refuse(token, flow, Reason::NotAccepted, End::Refused),
             Said::Malformed { word, bad_name } => {
                 flow.other = Some(word.into());
@@ -370,7 +379,8 @@ impl Context {
     pub(crate) fn silent(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
         let begun = matches!(flow.work, Work::Hear(Some(_)));
         let patience = self.policy().snapshot.settings().timeouts.first_bytes;
-        let until = flow.start_ns + u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX / 4);
+        let until =
+            flow.heard_from_ns() + u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX / 4);
         if begun && self.now_ns() < until {
             self.wake_at(token, until.div_ceil(1_000_000));
             return Step::Stay;

@@ -1,12 +1,14 @@
 //! What a flow does next, one file per stage, in the order of a connection's life:
-//! `hear` (first bytes) → `judge` (decision) → `reach` (resolve, screen, dial) → `carry` (tunnel, relay), or `refuse`.
+//! `proxy_header` (on listeners behind a proxy) → `hear` (first bytes) → `judge` (decision) → `reach` (resolve, screen, dial) → `carry` (tunnel, relay), or `refuse`.
 
+mod announce;
 mod captured;
 mod carry;
 mod hand_over;
 mod hear;
 mod http;
 mod judge;
+mod proxy_header;
 mod reach;
 mod refuse;
 
@@ -30,6 +32,7 @@ impl Context {
     ) -> Step {
         match &flow.work {
             Work::Hear(_) if side != CLIENT => self.look_at_kept(flow),
+            Work::Header(_) => self.read_header(token, flow),
             Work::Hear(_) => self.hear(token, flow),
             // Nothing can be answered to a client that is gone; a half-close alone is no reason to stop.
             Work::Resolve(_) | Work::Dial(..) if side == CLIENT && edge.broken => {
@@ -51,7 +54,9 @@ impl Context {
         match &flow.work {
             Work::Hear(_) if flow.is_between_requests() => Step::End(End::Closed),
             Work::Hear(_) if flow.accept == Accept::Transparent => self.silent(token, flow),
-            Work::Hear(_) => self.refuse(token, flow, Reason::FirstBytesTimeout, End::Refused),
+            Work::Header(_) | Work::Hear(_) => {
+                self.refuse(token, flow, Reason::FirstBytesTimeout, End::Refused)
+            }
             Work::Resolve(_) if flow.decision.is_none() => self.judge_address(token, flow),
             Work::Resolve(_) => self.fail(token, flow, End::ResolveTimeout),
             Work::Dial(..) => self.dial_timer(token, flow),

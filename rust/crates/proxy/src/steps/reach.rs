@@ -9,10 +9,12 @@ use egress_policy::{
     Accept, Decision, End, Origin, Reason, Screened, SourceClass, Stage, classify,
 };
 
+use super::announce;
 use crate::context::{Candidates, Context, FlowToken, Known, Step};
 use crate::dial::{Started, interleave};
 use crate::flow::{Flow, Work};
 use crate::installed::Installed;
+use crate::pool::Buffer;
 use crate::relay::{Edge, Peer};
 
 /// A resolution is given up after this much longer than the resolver's own patience: it always answers before.
@@ -265,7 +267,8 @@ impl Context {
             _ => return Step::End(End::Aborted),
         };
         // A tunnel's first bytes come only once its client has been told that it is open.
-        let speaks_first = !flow.asks_for_tunnel() && !bytes.rest().is_empty();
+        let speaks_first = !flow.asks_for_tunnel() && !bytes.rest().is_empty()
+            || announce::version(flow, &policy).is_some();
         let deadline_ms = (self.now_ms + connect_ms).min(reach_by_ms(flow, &policy));
         let dialing = self.dials.begin(ordered, self.now_ns(), deadline_ms, speaks_first);
         flow.work = Work::Dial(dialing, bytes);
@@ -328,14 +331,14 @@ impl Context {
     }
 
     /// A `tcp` listener knows its destination without hearing anything.
-    pub(crate) fn go_to(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+    pub(crate) fn go_to(&mut self, token: FlowToken, flow: &mut Flow, bytes: Buffer) -> Step {
         debug_assert!(flow.accept == Accept::Tcp);
         let policy = self.policy();
         let listener = policy.snapshot.settings().listeners.get(usize::from(flow.listener));
         let Some((host, port)) = listener.and_then(|listener| listener.to.clone()) else {
             return self.refuse(token, flow, Reason::NoName, End::Refused);
         };
-        flow.work = Work::Resolve(self.lender.buffers.holding(&[]));
+        flow.work = Work::Resolve(bytes);
         self.judge(token, flow, host, port)
     }
 }

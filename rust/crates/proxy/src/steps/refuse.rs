@@ -140,6 +140,10 @@ impl Context {
     }
 
     fn answer(&self, flow: &Flow) -> Vec<u8> {
+        // Whoever is there is a proxy, and its client's protocol is not known.
+        if flow.awaits_header() {
+            return Vec::new();
+        }
         let policy = self.policy();
         let rule = policy.snapshot.rule(RuleId(flow.rule));
         let name = flow.name();

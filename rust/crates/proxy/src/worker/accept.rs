@@ -7,12 +7,12 @@ use std::rc::Rc;
 use egress_flowlog::{NONE_U32, WorkerCounter};
 use egress_hello::http::Preference;
 use egress_hello::name::Host;
-use egress_policy::{Accept, Accepts, End, Evidence, Reason, Stage, Verdict};
+use egress_policy::{Accept, Accepts, End, Reason, Stage, Verdict};
 use rustix::io::Errno;
 
 use super::{Slot, Worker};
 use crate::context::{CLIENT, FlowToken};
-use crate::flow::{Beside, Flow, Work};
+use crate::flow::{Beside, Flow, Work, evidence};
 use crate::relay::{Edge, Peer};
 
 /// One worker's socket of a listener.
@@ -54,10 +54,10 @@ impl Worker {
             match accepted {
                 Ok((fd, source)) => {
                     self.context.count(WorkerCounter::Accepted);
-                    if self.listeners[index].tls {
+                    let Listening { number, accept, tls, .. } = self.listeners[index];
+                    if tls && !self.context.begins_with_header(number, source.ip()) {
                         self.give_away(index, fd, source);
                     } else {
-                        let Listening { number, accept, .. } = self.listeners[index];
                         self.admit(number, accept.one(), Client::accepted(fd, source));
                     }
                 }
@@ -114,7 +114,7 @@ impl Worker {
             id,
             client: client.peer,
             source: client.source,
-            evidence: Evidence::Address,
+            evidence: evidence(client.beside.as_ref().and_then(|it| it.introduced.as_ref())),
             beside: client.beside,
             listener,
             accept,
@@ -167,11 +167,8 @@ impl Worker {
             }
         };
         let mut flow = self.flow(listener, accept, client, u32::try_from(slot).ok());
-        let policy = self.context.policy();
-        let timeouts = &policy.snapshot.settings().timeouts;
-        let mut patience = timeouts.first_bytes;
+        let patience = self.context.patience(&mut flow);
         if flow.accept == Accept::Transparent {
-            patience = patience.min(timeouts.server_first);
             let fd = flow.client.fd();
             if let Ok(original) = egress_sys::original_destination(fd, source.is_ipv4()) {
                 flow.captured = Some(original.ip());
@@ -188,9 +185,10 @@ impl Worker {
             self.context.now_ms + u64::try_from(patience.as_millis()).unwrap_or(u64::MAX / 4);
         self.context.wake_at(token, deadline);
         self.with(token, |context, flow| {
-            if flow.accept == Accept::Tcp {
+            if flow.accept == Accept::Tcp && !flow.awaits_header() {
                 flow.publish();
-                return context.go_to(token, flow);
+                let nothing = context.lender.buffers.holding(&[]);
+                return context.go_to(token, flow, nothing);
             }
             // The first flight is often here already: then the flow is shown only once it is judged.
             let step = context.on_edge(token, flow, CLIENT, Edge::NONE);

@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 
 use egress_flowlog::{NONE_U32, Record, WorkerCounter};
 use egress_front::{Adopted, Handle, Loss, Lost, Taken};
-use egress_policy::{Accept, Accepts, End, Evidence, Identity, Reason, Verdict};
+use egress_policy::{Accept, Accepts, End, Identity, Reason, Verdict};
 
 use super::Worker;
 use super::accept::{Client, Listening};
-use crate::flow::Beside;
+use crate::flow::{Beside, evidence};
 use crate::relay::Peer;
 
 impl Worker {
@@ -30,7 +30,8 @@ impl Worker {
         let worker = self.context.worker;
         let Listening { number, accept, .. } = self.listeners[index];
         let listener = usize::from(number);
-        let taken = Taken { fd, source, listener, worker, first_bytes: Vec::new() };
+        let (introduced, first_bytes) = (None, Vec::new());
+        let taken = Taken { fd, source, introduced, listener, worker, tls: true, first_bytes };
         let refused = match &self.context.front {
             Some(front) => front.take(taken).err(),
             None => Some(Box::new(taken)),
@@ -42,14 +43,24 @@ impl Worker {
     }
 
     pub(super) fn adopt(&mut self, client: Adopted) {
-        let Adopted { fd, end, source, listener, http2, spiffe } = client;
+        let Adopted { fd, end, source, local, introduced, listener, http2, spiffe } = client;
         self.context.count(WorkerCounter::Adopted);
         let accept = if http2 { Accept::Connect } else { self.accepts(listener).one() };
-        let identity = spiffe.map(|id| Identity::default().with_spiffe(&id));
+        let mut identity = spiffe.map(|id| Identity::default().with_spiffe(&id));
+        if let Some(tlv) = introduced.as_ref().and_then(|introduced| introduced.tlv.as_ref()) {
+            identity = Some(identity.unwrap_or_default().with_tlv(tlv));
+        }
         let client = Client {
             peer: Peer::adopted(fd),
             source,
-            beside: Some(Box::new(Beside { identity, pair: Some(end), http: None })),
+            beside: Some(Box::new(Beside {
+                identity,
+                pair: Some(end),
+                local,
+                introduced,
+                header_ns: 0,
+                http: None,
+            })),
         };
         self.admit(u16::try_from(listener).unwrap_or(u16::MAX), accept, client);
     }
@@ -80,6 +91,7 @@ impl Worker {
             connect_us: NONE_U32,
             rule_line: 0,
             source: lost.source,
+            peer: lost.introduced.as_ref().map(|introduced| introduced.by),
             upstream: None,
             port: 0,
             verdict: if end == End::ClientGone { Verdict::None } else { Verdict::Deny },
@@ -93,7 +105,7 @@ impl Worker {
             rule_name: b"",
             listener_name: listener.map_or(b"", |listener| listener.name.as_bytes()),
             other: word.as_bytes(),
-            evidence: Evidence::Address,
+            evidence: evidence(lost.introduced.as_ref()),
             identity: b"",
         });
     }

@@ -123,6 +123,7 @@ impl Worker {
             connect_us: NONE_U32,
             rule_line: 0,
             source,
+            peer: None,
             upstream: None,
             port: if known { to.port() } else { 0 },
             verdict: Verdict::Deny,
