@@ -39,6 +39,7 @@ class Http2:
         self.streams: dict[int, Stream] = {}
         self.goaway: int | None = None
         self.closed = False
+        self.pongs = 0
         #: Whether received bytes are given back to the server's windows at once.
         self.reads = True
         self.h2.initiate_connection()
@@ -97,6 +98,13 @@ class Http2:
         self.h2.reset_stream(number, code)
         self.flush()
 
+    def settle(self) -> None:
+        """Comes back when the server has read all that was sent."""
+        before = self.pongs
+        self.h2.ping(b"12345678")
+        self.flush()
+        self.wait(lambda: self.pongs > before)
+
     def wait(self, probe: object, seconds: float = 15) -> None:
         self.socket.settimeout(seconds)
         while not probe():  # type: ignore[operator]
@@ -120,6 +128,9 @@ class Http2:
     def take(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.ConnectionTerminated):
             self.goaway = int(event.error_code or 0)
+            return
+        if isinstance(event, h2.events.PingAckReceived):
+            self.pongs += 1
             return
         stream = self.streams.get(getattr(event, "stream_id", 0) or 0)
         if stream is None:

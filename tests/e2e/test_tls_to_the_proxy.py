@@ -3,6 +3,7 @@ files that are renewed while the gateway runs."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import ssl
@@ -241,6 +242,42 @@ def test_what_is_not_tls_and_who_says_nothing(start: Start, keys: Keys) -> None:
         assert b"408" in rest(quiet)
 
 
+def test_slow_handshakes_hold_up_nobody(start: Start, serve: Serve, keys: Keys) -> None:
+    """They wait for their own patience, in any number, before the hello and in the middle of it."""
+    upstream = serve(echo)
+    gateway = start(policy(keys, upstream.port) + "timeouts: { first_bytes: 30s }\n")
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        keys.context().wrap_bio(incoming, outgoing, server_hostname=PROXY).do_handshake()
+    hello = outgoing.read()
+    with contextlib.ExitStack() as stack:
+        for number in range(300):
+            slow = stack.enter_context(socket.create_connection(gateway.address("proxy"), timeout=15))
+            # Nothing; half a hello; a hello whose answer is never answered.
+            slow.sendall([b"", hello[: len(hello) // 2], hello][number % 3])
+        began = time.monotonic()
+        with reach(gateway, keys.context()) as client:
+            client.sendall(connect_to(f"{GOOD}:{upstream.port}"))
+            assert exactly(client, 12) == b"HTTP/1.1 200"
+        assert time.monotonic() - began < 5
+    wait_for("300 records of clients that left", lambda: len(gateway.records()) == 301)
+
+
+def test_patience_is_counted_from_the_beginning(start: Start, keys: Keys) -> None:
+    """A handshake that was slow leaves less time to ask for something."""
+    gateway = start(policy(keys, 443) + "timeouts: { first_bytes: 2s }\n")
+    began = time.monotonic()
+    plain = socket.create_connection(gateway.address("proxy"), timeout=15)
+    time.sleep(1.5)
+    context = keys.context(alpn=["h2"])
+    with context.wrap_socket(plain, server_hostname=PROXY) as client, contextlib.suppress(ConnectionError):
+        while client.recv(1000):
+            pass
+    assert 1.8 < time.monotonic() - began < 3.3
+    record = gateway.record(reason="first_bytes_timeout")
+    assert 1800 < record["duration_ms"] < 3300
+
+
 def test_socks_inside_tls(start: Start, serve: Serve, keys: Keys) -> None:
     upstream = serve(echo)
     gateway = start(policy(keys, upstream.port, accept="[connect, socks5]"))
@@ -339,6 +376,25 @@ def test_a_renewed_certificate_is_taken_in_and_no_connection_is_lost(start: Star
     assert serial() == now
     shutil.copy(keys.folder / "kept.pem", keys.folder / "key.pem")
     assert gateway.reload().returncode == 0
+
+
+def test_renewed_roots_decide_about_new_handshakes(start: Start, serve: Serve, keys: Keys) -> None:
+    upstream = serve(echo)
+    roots = keys.folder / "roots.pem"
+    keys.authority.cert_pem.write_to_path(str(roots))
+    gateway = start(policy(keys, upstream.port, tls=f", client_ca: {roots}"))
+    ours, theirs = keys.client(), keys.client(keys.stranger)
+
+    def comes_in(certificate: Path) -> bool:
+        with contextlib.suppress(ssl.SSLError, ConnectionError), reach(gateway, keys.context(certificate)) as client:
+            client.sendall(connect_to(f"{GOOD}:{upstream.port}"))
+            return client.recv(12) == b"HTTP/1.1 200"
+        return False
+
+    assert (comes_in(ours), comes_in(theirs)) == (True, False)
+    keys.stranger.cert_pem.write_to_path(str(roots))
+    assert gateway.reload().returncode == 0
+    assert (comes_in(ours), comes_in(theirs)) == (False, True)
 
 
 def test_a_drain_lets_what_is_inside_tls_end(start: Start, serve: Serve, keys: Keys) -> None:

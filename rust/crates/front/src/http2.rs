@@ -8,10 +8,10 @@ use h2::Reason;
 use h2::server::{Builder, Connection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::Loss;
-use crate::server::{Client, Front};
+use crate::server::{Client, Front, LONGEST};
 use crate::stream;
 
 /// Streams of one connection at a time.
@@ -32,9 +32,6 @@ const MAX_RESETS: usize = 50;
 /// How long a client may take to go after GOAWAY, with no stream open, and streams to end after their connection has.
 const LEAVE: Duration = Duration::from_secs(5);
 
-/// The longest idle time: what a policy says may be too far away for a clock to count.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-
 fn settings() -> Builder {
     let mut builder = Builder::new();
     builder
@@ -54,8 +51,7 @@ pub(crate) async fn serve<S>(front: &Arc<Front>, client: Client, io: S)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let patience = front.terms().first_bytes;
-    match timeout(patience, settings().handshake(io)).await {
+    match timeout_at(client.deadline(&front.terms()), settings().handshake(io)).await {
         Err(_) => front.lost(&client, Loss::Late),
         Ok(Err(error)) => front.lost(&client, loss(&error)),
         Ok(Ok(connection)) => {
@@ -88,10 +84,10 @@ where
     let mut asked = false;
     let mut alone_since = Instant::now();
     loop {
-        let patience = match (leaving, asked) {
-            (true, _) => LEAVE,
-            (_, true) => front.terms().idle.min(LONGEST),
-            _ => front.terms().first_bytes,
+        let deadline = match (leaving, asked) {
+            (true, _) => alone_since + LEAVE,
+            (_, true) => alone_since + front.terms().idle.min(LONGEST),
+            _ => client.deadline(&front.terms()),
         };
         tokio::select! {
             accepted = connection.accept() => match accepted {
@@ -117,7 +113,7 @@ where
                 alone_since = Instant::now();
                 connection.graceful_shutdown();
             }
-            () = sleep_until(alone_since + patience), if streams.is_empty() => {
+            () = sleep_until(deadline), if streams.is_empty() => {
                 if leaving {
                     return None;
                 }

@@ -18,6 +18,8 @@ mod request;
 mod server;
 mod stream;
 mod tls;
+mod turns;
+mod up;
 
 pub use introduced::Introduced;
 pub use pair::WorkerEnd;
@@ -27,6 +29,7 @@ pub use tls::{Files, ServerTls, TlsProblem, Trouble};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A client as a worker takes it over: as good as accepted.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub struct Lost {
     pub source: SocketAddr,
     pub introduced: Option<Introduced>,
     pub listener: usize,
+    /// How long it lasted.
+    pub lasted: Duration,
     pub why: Loss,
 }
 

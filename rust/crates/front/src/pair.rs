@@ -15,6 +15,8 @@ struct Shared {
     client_cut: AtomicBool,
     /// The worker broke off.
     worker_cut: AtomicBool,
+    /// The worker had no room, and has not looked at what the client wants.
+    turned_away: AtomicBool,
     /// The worker has closed its end.
     over: AtomicBool,
     changed: Notify,
@@ -33,6 +35,12 @@ impl WorkerEnd {
     /// Makes the coming close a reset for the client.
     pub fn cut(&self) {
         self.0.worker_cut.store(true, Ordering::Release);
+    }
+
+    /// The same, for want of room: the client may ask again.
+    pub fn turn_away(&self) {
+        self.0.turned_away.store(true, Ordering::Release);
+        self.cut();
     }
 }
 
@@ -60,6 +68,11 @@ impl FrontEnd {
     /// Whether the end of the worker's bytes is a reset. Asked after the end has been read.
     pub(crate) fn worker_cut(&self) -> bool {
         self.shared.worker_cut.load(Ordering::Acquire)
+    }
+
+    /// Whether that reset was for want of room.
+    pub(crate) fn turned_away(&self) -> bool {
+        self.shared.turned_away.load(Ordering::Acquire)
     }
 
     /// Comes back once the worker has closed its end; `true` when that was a reset.

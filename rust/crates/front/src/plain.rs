@@ -1,12 +1,14 @@
 //! What is inside TLS, carried as it is between client and worker.
 
 use std::io;
-use std::pin::Pin;
+use std::os::fd::AsFd;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use crate::pair::FrontEnd;
@@ -14,8 +16,8 @@ use crate::prefixed::Prefixed;
 
 /// Bytes of each direction's buffer: a TLS record.
 const BUFFER: usize = 16 * 1024;
-/// How long a client may take to close once its worker has: what was sent last may still be on its way.
-const LINGER: Duration = Duration::from_secs(5);
+/// How long a client may take to read the last bytes and to close once its worker has.
+const LINGER: Duration = Duration::from_secs(30);
 
 /// A client that closes without close_notify has ended too: what it carries has an end of its own, or is TLS again.
 struct Lenient(TlsStream<Prefixed<TcpStream>>);
@@ -100,23 +102,18 @@ pub(crate) async fn carry(
     let broken = {
         let mut told = Told { stream: &mut worker, front: &front };
         let copy = copy_bidirectional_with_sizes(&mut tls, &mut told, BUFFER, BUFFER);
-        let mut copy = std::pin::pin!(copy);
+        let mut copy = pin!(copy);
         tokio::select! {
-            copied = &mut copy => Some(copied.is_err()),
-            cut = front.over() => {
-                if cut {
-                    Some(true)
-                } else {
-                    // Its last bytes are still to be delivered, and the client's close to be awaited.
-                    let _ = tokio::time::timeout(LINGER, copy).await;
-                    None
-                }
-            }
+            copied = &mut copy => copied.is_err(),
+            // The worker's last bytes are still to be delivered, and the client's close to be awaited. Half of them is no
+            // end in order.
+            cut = front.over() => cut || !matches!(timeout(LINGER, copy).await, Ok(Ok(_))),
         }
     };
-    match broken {
-        Some(true) => egress_sys::abort_on_close(std::os::fd::AsFd::as_fd(tls.0.get_ref().0)),
-        Some(false) | None => front.ended_in_order(),
+    if broken {
+        egress_sys::abort_on_close(tls.0.get_ref().0.as_fd());
+    } else {
+        front.ended_in_order();
     }
     drop(front);
     drop(worker);

@@ -11,21 +11,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use crate::http2::{self, STREAM_WINDOW};
 use crate::pair::{self, FrontEnd};
 use crate::prefixed::Prefixed;
 use crate::tls::{self, ServerTls};
+use crate::turns::in_turns;
 use crate::{Adopted, Introduced, Loss, Lost, Workers, plain};
 
 /// Connections at a time: beyond it a worker turns them away.
 const MAX_CONNECTIONS: usize = 8192;
 /// Streams at a time, over all connections: with what may wait to be sent on each (64 KiB), 1 GiB.
 const MAX_STREAMS: usize = 16_384;
-/// TLS handshakes at a time: they cost what nothing else here does, and the others have to get their turns between them.
-const MAX_HANDSHAKES: usize = 128;
+/// Steps of TLS handshakes that are taken before all other tasks get their turn: one takes up to a millisecond.
+const HANDSHAKE_TURNS: usize = 8;
+/// The longest time that is waited for anything: what a policy says may be too far away for a clock to count.
+pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Bytes that streams whose worker takes nothing may hold in their receive windows.
 const MAX_STALLED_BYTES: usize = 256 << 20;
 
@@ -156,6 +159,15 @@ pub(crate) struct Client {
     listener: usize,
     worker: usize,
     spiffe: Option<Arc<str>>,
+    /// When it was taken.
+    since: Instant,
+}
+
+impl Client {
+    /// Until when it has to have asked for something.
+    pub(crate) fn deadline(&self, terms: &Terms) -> Instant {
+        self.since + terms.first_bytes.min(LONGEST)
+    }
 }
 
 /// What all connections share.
@@ -165,6 +177,7 @@ pub(crate) struct Front {
     workers: Arc<dyn Workers>,
     /// The worker that gets the next stream: one connection may carry the flows of many clients.
     next: AtomicUsize,
+    /// Turns of handshakes.
     handshakes: Semaphore,
     streams: Arc<Semaphore>,
     /// Streams whose worker takes nothing at the moment.
@@ -191,9 +204,9 @@ impl Front {
     }
 
     pub(crate) fn lost(&self, client: &Client, why: Loss) {
-        let Client { source, listener, worker, ref introduced, .. } = *client;
-        let introduced = introduced.clone();
-        self.workers.lost(worker, Lost { source, introduced, listener, why });
+        let Client { source, listener, worker, ref introduced, since, .. } = *client;
+        let (introduced, lasted) = (introduced.clone(), since.elapsed());
+        self.workers.lost(worker, Lost { source, introduced, listener, lasted, why });
     }
 
     /// Room for one more stream, if its connection has some and the front has.
@@ -218,8 +231,11 @@ impl Front {
     async fn serve(self: Arc<Self>, taken: Taken) {
         let Taken { fd, source, introduced, listener, worker, tls, first_bytes } = taken;
         let local = egress_sys::local_address(fd.as_fd()).ok();
-        let client = Client { source, local, introduced, listener, worker, spiffe: None };
-        let Ok(stream) = TcpStream::from_std(fd.into()) else { return };
+        let since = Instant::now();
+        let client = Client { source, local, introduced, listener, worker, spiffe: None, since };
+        let Ok(stream) = TcpStream::from_std(fd.into()) else {
+            return self.lost(&client, Loss::NoRoom);
+        };
         egress_sys::keepalive(stream.as_fd());
         let io = Prefixed::new(Bytes::from(first_bytes), stream);
         if tls {
@@ -232,13 +248,10 @@ impl Front {
     async fn serve_tls(self: &Arc<Self>, mut client: Client, stream: Prefixed<TcpStream>) {
         let terms = self.terms();
         let tls = terms.listeners.get(client.listener).and_then(|listener| listener.tls.clone());
-        let Some(tls) = tls else { return };
-        let shaken = timeout(terms.first_bytes, async {
-            // Never closed.
-            let _turn = self.handshakes.acquire().await;
-            TlsAcceptor::from(tls.0).accept(stream).await
-        });
-        let stream = match shaken.await {
+        // A policy cannot take TLS from a listener while the gateway runs.
+        let Some(tls) = tls else { return self.lost(&client, Loss::NotAccepted) };
+        let shaken = in_turns(&self.handshakes, TlsAcceptor::from(tls.0).accept(stream));
+        let stream = match timeout_at(client.deadline(&terms), shaken).await {
             Err(_) => return self.lost(&client, Loss::Late),
             Ok(Err(error)) => return self.lost(&client, tls::loss(&error)),
             Ok(Ok(stream)) => stream,
@@ -270,7 +283,7 @@ pub fn start(workers: Arc<dyn Workers>, terms: Terms) -> io::Result<(Handle, Joi
         shared: Arc::clone(&shared),
         workers,
         next: AtomicUsize::new(0),
-        handshakes: Semaphore::new(MAX_HANDSHAKES),
+        handshakes: Semaphore::new(HANDSHAKE_TURNS),
         streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         stalls: Arc::new(Semaphore::new(MAX_STALLED_BYTES / STREAM_WINDOW as usize)),
     });

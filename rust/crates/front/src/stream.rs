@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use crate::answer;
 use crate::pair::FrontEnd;
 use crate::request::head_of;
+use crate::up::up;
 
 /// Bytes read from a worker at once, and held while the client's window is closed: at first, and of a stream of many.
 const FIRST_CHUNK: usize = 2 * 1024;
@@ -26,7 +27,7 @@ const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// Why a stream stops before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Broken {
+pub(crate) enum Broken {
     /// The client has reset the stream, or the connection is gone.
     ByClient,
     /// The worker has broken off, or nothing was served: the client is told by a reset for this reason.
@@ -117,9 +118,7 @@ pub(crate) async fn serve(
         Ok(()) => front.ended_in_order(),
         // Dropping the front's end tells the worker.
         Err(Broken::ByClient) => {}
-        Err(Broken::Here(Reason::CONNECT_ERROR)) if matches!(out, Out::Request(_)) => {
-            out.reset(Reason::REFUSED_STREAM);
-        }
+        Err(Broken::Here(_)) if front.turned_away() => out.reset(Reason::REFUSED_STREAM),
         Err(Broken::Here(reason)) => out.reset(reason),
     }
     // Before the socket: the worker asks what kind of end it was when it has seen the end.
@@ -186,55 +185,14 @@ fn tell(cut: bool) -> Result<(), Broken> {
     if cut { Err(Broken::Here(Reason::CONNECT_ERROR)) } else { Ok(()) }
 }
 
-/// The client's bytes to the worker, after the head that stands for its request. Without a tunnel there are none: in
-/// HTTP/1.1 what follows a head may be another request.
-async fn up(
-    stream: &UnixStream,
-    head: &[u8],
-    mut body: Option<RecvStream>,
-    stalls: &Semaphore,
-) -> Result<(), Broken> {
-    let mut open = write(stream, head, stalls).await?;
-    while open
-        && let Some(body) = &mut body
-        && let Some(chunk) = body.data().await
-    {
-        let chunk = chunk.map_err(|_| Broken::ByClient)?;
-        open = write(stream, &chunk, stalls).await?;
-        // It fails only for more than was received.
-        let _ = body.flow_control().release_capacity(chunk.len());
-    }
-    if open {
-        let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Write);
-    }
-    Ok(())
-}
-
-/// Writes all; `false` when the worker takes no more, which is told elsewhere.
-async fn write(stream: &UnixStream, mut bytes: &[u8], stalls: &Semaphore) -> Result<bool, Broken> {
-    while !bytes.is_empty() {
-        match stream.try_write(bytes) {
-            Ok(written) => bytes = &bytes[written..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let Ok(_stalled) = stalls.try_acquire() else {
-                    return Err(Broken::Here(Reason::ENHANCE_YOUR_CALM));
-                };
-                if stream.writable().await.is_err() {
-                    return Ok(false);
-                }
-            }
-            Err(_) => return Ok(false),
-        }
-    }
-    Ok(true)
-}
-
 /// The worker's answer and what follows it to the client; `false` when the answer was a refusal.
 async fn down(out: &mut Out, front: &FrontEnd, stream: &UnixStream) -> Result<bool, Broken> {
     let mut reader = Reader { stream, want: FIRST_CHUNK };
     let mut head = BytesMut::new();
     let (answer, len) = loop {
         let Some(bytes) = reader.read(out).await? else {
+            tell(front.worker_cut())?;
+            // A worker that has ended before it took the stream.
             return Err(Broken::Here(Reason::REFUSED_STREAM));
         };
         head.extend_from_slice(&bytes);

@@ -118,7 +118,7 @@ impl Context {
         bytes.push(&answer);
         if silence.is_some() {
             // However it ends, it is not with an orderly end of ours.
-            egress_sys::abort_on_close(flow.client.fd());
+            flow.abort_client();
         }
         let next = silence.is_none() && self.can_go_on(flow);
         let goodbye = Goodbye { bytes, silence, shut: false, discarded: 0, carried, next };

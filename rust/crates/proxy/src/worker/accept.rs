@@ -150,7 +150,10 @@ impl Worker {
         flow.verdict = Verdict::Deny;
         flow.reason = Reason::Overloaded;
         flow.end = End::OutOfResources;
-        flow.abort_client();
+        match flow.pair() {
+            Some(pair) => pair.turn_away(),
+            None => flow.abort_client(),
+        }
     }
 
     pub(super) fn admit(&mut self, listener: u16, accept: Accept, client: Client) {

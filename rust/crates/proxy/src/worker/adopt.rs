@@ -74,7 +74,8 @@ impl Worker {
             Loss::NotAccepted => (Reason::NotAccepted, End::Refused, ""),
             Loss::Malformed(word) => (Reason::Malformed, End::Refused, word),
         };
-        let now_ns = self.context.now_ns();
+        let duration_ns = u64::try_from(lost.lasted.as_nanos()).unwrap_or(u64::MAX);
+        let began_ns = self.context.now_ns().saturating_sub(duration_ns);
         let policy = self.context.policy();
         let listener = policy.snapshot.settings().listeners.get(lost.listener);
         let flow_id = self.context.new_id();
@@ -82,8 +83,8 @@ impl Worker {
         recorder.ring.borrow_mut().push(&Record {
             flow_id,
             generation: policy.generation,
-            start_unix_ns: recorder.wall.unix_ns(now_ns),
-            duration_ns: 0,
+            start_unix_ns: recorder.wall.unix_ns(began_ns),
+            duration_ns,
             bytes_up: 0,
             bytes_down: 0,
             first_bytes_us: NONE_U32,
