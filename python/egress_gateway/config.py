@@ -73,18 +73,24 @@ class Listener(Section, frozen=True):
         str | list[str],
         _doc(
             "How the destination is learned: `tls` (the name in the TLS hello), `connect` (HTTP CONNECT), `http` (each "
-            "request of plain HTTP: its URI, or its Host), `socks5` (RFC 1928, without a login), `transparent` "
-            "(captured by REDIRECT or TPROXY: where it was going, and the name in its TLS hello or its requests) or "
-            "`tcp` (fixed, see `to`). One word, or a list: what a client speaks is then told by its first bytes. "
-            "`transparent` and `tcp` stand alone, and so does `dns`, which answers questions for the names that the "
-            "source may reach, over UDP and TCP.",
+            "request of plain HTTP: its URI, or its Host), `socks5` (RFC 1928, without a login), `postgres` "
+            "(PostgreSQL with TLS: the name in the hello behind its request for TLS), `transparent` (captured by "
+            "REDIRECT or TPROXY: where it was going, and the name in its TLS hello, PostgreSQL's too, or in its HTTP "
+            "requests) or `tcp` (fixed, see `to`). One word, or a list: what a client speaks is then told by its first "
+            "bytes. `transparent` and `tcp` stand alone, and so does `dns`, which answers questions for the names that "
+            "the source may reach, over UDP and TCP.",
             "tls",
             ["connect", "http", "socks5"],
         ),
     ]
     port: (
         Annotated[
-            Port, _doc("With `tls` only: the port that is dialled. Built in: 443, since a hello names no port.", 8443)
+            Port,
+            _doc(
+                "With `tls` and `postgres`: the port that is dialled, since a hello names none. Built in: 443, and "
+                "5432 for `postgres`.",
+                8443,
+            ),
         ]
         | UnsetType
     ) = UNSET

@@ -23,6 +23,8 @@ from egress_gateway.validate import BROKEN
 
 VERSION = 1
 _DNS_PORT = 53
+# What is dialled where a name comes without a port.
+_NAMED_PORTS = {"tls": 443, "postgres": 5432}
 _SOURCE_KEYS = ("cidr", "user", "spiffe", "tlv")
 # Sources of one rule beyond which none are written out, as lists of several keys multiply: the compiler refuses more.
 _MOST_SOURCES = 10_000
@@ -187,7 +189,7 @@ def _written(item: str | int) -> str | int:
 
 def _listener(listener: Listener) -> dict[str, Any]:
     words = _several(listener.accept)
-    port = listener.port if listener.port is not UNSET else 443 if words == ["tls"] else None
+    port = listener.port if listener.port is not UNSET else _NAMED_PORTS.get(words[0]) if len(words) == 1 else None
     return {
         "name": listener.name,
         "bind": listener.bind,

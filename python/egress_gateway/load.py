@@ -112,8 +112,8 @@ class Draft:
         for index, (listener, origin) in enumerate(merged.listeners):
             if isinstance(listener.tls, ListenerTls):
                 self._read_tls(index, listener.tls, (origin[0], (*origin[1], "tls")))
-            if listener.port is not msgspec.UNSET and listener.accept != "tls" and "tls" not in listener.accept:
-                message = "only a tls listener takes `port`; elsewhere the destination brings its own"
+            if listener.port is not msgspec.UNSET and not any(word in listener.accept for word in ("tls", "postgres")):
+                message = "only a tls or postgres listener takes `port`; elsewhere the destination brings its own"
                 self.report((origin[0], (*origin[1], "port")), "unused_port", message, "remove `port`")
         for name, item in merged.keyed("lists").items():
             source, path = merged.origins["lists", name]

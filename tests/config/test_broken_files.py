@@ -109,7 +109,7 @@ YAML = [
         "port of connect",
         "yaml",
         V1 + 'listeners: [ { name: p, bind: "0.0.0.0:1", accept: connect, port: ⟦8443 } ]\n',
-        "only a tls listener",
+        "only a tls or postgres listener",
         "remove `port`",
     ),
     Broken("admin bind", "yaml", V1 + "admin: { bind: ⟦localhost }\n", "not an address with a port", "127.0.0.1:9900"),

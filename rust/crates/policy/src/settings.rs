@@ -23,6 +23,8 @@ const MAX_HOSTS: usize = 100_000;
 const MAX_SERVERS: usize = 16;
 /// The port dialled for a TLS destination whose listener does not say another.
 const TLS_PORT: u16 = 443;
+/// The same for PostgreSQL.
+const POSTGRES_PORT: u16 = 5432;
 
 /// Everything that the data plane needs besides the rules.
 #[derive(Debug, Clone)]
@@ -60,8 +62,9 @@ pub struct Accepts(u16);
 
 impl Accepts {
     /// The words that a policy may say.
-    const WORDS: [Accept; 7] = [
+    const WORDS: [Accept; 8] = [
         Accept::Tls,
+        Accept::Postgres,
         Accept::Connect,
         Accept::Http,
         Accept::Socks5,
@@ -225,6 +228,7 @@ fn check_listeners(raw: &[document::Listener], problems: &mut Problems) -> Vec<L
         let accept = check_accept(listener, &at, problems);
         let proxied = accept.map(|accept| Proxied::check(listener, accept, &at, problems));
         let port = match listener.port {
+            None if accept.is_some_and(|accept| accept.has(Accept::Postgres)) => POSTGRES_PORT,
             None => TLS_PORT,
             Some(port) => u16::try_from(port).ok().filter(|port| *port != 0).unwrap_or_else(|| {
                 problems.add(
@@ -315,6 +319,13 @@ fn check_accept(
             format!("`[{accepts}]`: what is captured was not meant for the gateway"),
             "give transparent a listener of its own",
         ),
+        (Accept::Several, _) if accepts.has(Accept::Postgres) && accepts.has(Accept::Tls) => problems
+            .add(
+                at("accept"),
+                "bad_accept",
+                format!("`[{accepts}]`: a hello does not say which of the two it is, and so not the port"),
+                "give postgres a listener of its own",
+            ),
         (Accept::Several, _) if accepts.has(Accept::Dns) => problems.add(
             at("accept"),
             "bad_accept",

@@ -119,6 +119,8 @@ vocabulary! {
         OutOfResources = 15 "out_of_resources",
         /// The owner was dropped without saying how: a bug, still recorded.
         Aborted = 16 "aborted",
+        /// The client was promised TLS in PostgreSQL's words, and the upstream does not take it.
+        UpstreamNoTls = 17 "upstream_no_tls",
     }
 }
 
@@ -137,6 +139,8 @@ vocabulary! {
         Dns = 7 "dns",
         /// A request of plain HTTP; each has a flow of its own.
         Http = 8 "http",
+        /// PostgreSQL: the name in the hello that follows its request for TLS.
+        Postgres = 9 "postgres",
     }
 }
 

@@ -104,6 +104,8 @@ pub(crate) struct Relay {
     pub down: Direction,
     /// In a CONNECT tunnel: the client's first bytes, held until the name in them has been compared.
     pub gate: Option<Buffer>,
+    /// The upstream was asked for TLS in PostgreSQL's words; what is behind the gate waits for its answer.
+    pub awaits_tls: bool,
     /// The upstream takes no more bytes, but may still have some for the client.
     pub broken: bool,
     /// Keepalive probes are on (set only once the flow has been idle for a while).
@@ -181,6 +183,8 @@ pub(crate) struct Flow {
     pub connect_us: u32,
     /// How the client would rather read a refusal.
     pub prefers: Preference,
+    /// The client asked for TLS in PostgreSQL's words, and was told to begin.
+    pub postgres_tls: bool,
     pub upstream: Option<SocketAddr>,
     /// The second name of a mismatch, or a parser's word.
     pub other: Option<Box<str>>,

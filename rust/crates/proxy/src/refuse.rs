@@ -48,6 +48,8 @@ impl Refusal<'_> {
             Accept::Tls => self.alert(),
             Accept::Connect | Accept::Http => self.http(),
             Accept::Socks5 => self.socks(),
+            Accept::Postgres if self.reason == Reason::NotAccepted => Vec::new(),
+            Accept::Postgres => self.postgres(),
             Accept::Tcp | Accept::Several | Accept::Transparent | Accept::Dns => Vec::new(),
         }
     }
@@ -196,9 +198,11 @@ pub(crate) fn own_message(
             format!("{name} closed the connection without an answer")
         }
         End::UpstreamReset => format!("{name} answered in a way that is not HTTP ({detail})"),
+        End::UpstreamNoTls => format!("{name} does not take TLS"),
         End::OutOfResources => "the egress gateway is out of resources".to_owned(),
         _ => match reason {
             Reason::NotAccepted => "this listener does not speak that protocol".to_owned(),
+            Reason::NoName => "the connection names no host".to_owned(),
             Reason::Malformed if detail == "scheme_not_http" => {
                 "only http:// is asked for this way; for https:// the client makes its own TLS in a tunnel (CONNECT)"
                     .to_owned()

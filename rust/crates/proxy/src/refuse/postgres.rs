@@ -22,7 +22,13 @@ impl Refusal<'_> {
             (End::Refused, _) => NOT_ALLOWED,
             _ => FAILED,
         };
-        let hint = format!("The egress gateway's decision is {:016x}.", self.flow_id);
+        let advice = match (self.end, self.reason) {
+            (End::Refused, Reason::NoName) => {
+                "Connect under the server's name and with TLS, as sslmode=require does. "
+            }
+            _ => "",
+        };
+        let hint = format!("{advice}The egress gateway's decision is {:016x}.", self.flow_id);
         error_response(sqlstate, self.message, &hint)
     }
 }

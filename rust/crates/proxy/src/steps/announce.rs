@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::flow::Flow;
 use crate::installed::Installed;
 use crate::pool::Buffer;
+use crate::relay::Peer;
 
 /// The header that the flow's destination is sent: by its rule, else by its listener.
 pub(super) fn version(flow: &Flow, policy: &Installed) -> Option<Version> {
@@ -51,5 +52,13 @@ impl Context {
             }
         });
         Some(buffer)
+    }
+
+    /// Sends a destination the gateway's own words. The first bytes into the empty buffer of a new socket go whole or not
+    /// at all: `false`.
+    pub(super) fn say_first(&mut self, upstream: &Peer, words: Buffer) -> bool {
+        let said = egress_sys::send(upstream.fd(), words.rest()) == Ok(words.rest().len());
+        self.lender.buffers.give_back(words);
+        said
     }
 }

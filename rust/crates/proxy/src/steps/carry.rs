@@ -6,7 +6,7 @@ use egress_flowlog::flags;
 use egress_hello::name::Host;
 use egress_hello::socks::Reply;
 use egress_hello::tls::Sni;
-use egress_policy::{Accept, Accepts, End, Reason, Stage};
+use egress_policy::{Accept, End, Reason, Stage};
 use mio::Token;
 use rustix::io::Errno;
 
@@ -36,16 +36,10 @@ impl Context {
         if flow.http().is_some() {
             return self.begin_exchange(token, flow, upstream, side as u8, bytes);
         }
-        let mut relay = Relay {
-            upstream,
-            side: side as u8,
-            up: Direction::default(),
-            down: Direction::default(),
-            gate: None,
-            broken: false,
-            kept: false,
-            active_ms: self.now_ms,
-        };
+        if flow.postgres_tls {
+            return self.ask_for_tls(token, flow, upstream, side, bytes);
+        }
+        let mut relay = self.relay_to(upstream, side);
         let mut begun = false;
         // Whoever has said nothing yet may still name a destination, which must be the one that was judged.
         let unheard = flow.accept == Accept::Transparent && bytes.rest().is_empty();
@@ -61,7 +55,7 @@ impl Context {
         }
         if flow.asks_for_tunnel() || unheard {
             begun = !bytes.rest().is_empty();
-            relay.gate = Some(bytes.heard_by(Reader::new(Accepts::only(Accept::Tls))));
+            relay.gate = Some(bytes.heard_by(Reader::of_tunnel()));
             flow.stage = Stage::Tunnel;
         } else {
             relay.up.begin_with(bytes, &mut self.lender);
@@ -76,6 +70,20 @@ impl Context {
         self.carry(token, flow)
     }
 
+    pub(super) fn relay_to(&self, upstream: Peer, side: usize) -> Relay {
+        Relay {
+            upstream,
+            side: side as u8,
+            up: Direction::default(),
+            down: Direction::default(),
+            gate: None,
+            awaits_tls: false,
+            broken: false,
+            kept: false,
+            active_ms: self.now_ms,
+        }
+    }
+
     pub(super) fn idle_ms(&self) -> u64 {
         u64::try_from(self.policy().snapshot.settings().timeouts.idle.as_millis())
             .unwrap_or(u64::MAX / 4)
@@ -88,7 +96,7 @@ impl Context {
     }
 
     /// When the idle timer has to look at the flow next.
-    fn idle_check_ms(&self, flow: &Flow) -> u64 {
+    pub(super) fn idle_check_ms(&self, flow: &Flow) -> u64 {
         let Work::Relay(relay) = &flow.work else { return self.now_ms };
         let idle = self.idle_ms();
         relay.active_ms + if relay.kept { idle } else { idle.min(KEEPALIVE_CHECK_MS) }
@@ -103,7 +111,11 @@ impl Context {
         }
         let Work::Relay(relay) = &flow.work else { return };
         let hearing = relay.gate.as_ref().map(|gate| !gate.rest().is_empty());
-        flow.stage = if hearing.is_some() { Stage::Tunnel } else { Stage::Relaying };
+        flow.stage = match hearing {
+            _ if relay.awaits_tls => Stage::Connecting,
+            Some(_) => Stage::Tunnel,
+            None => Stage::Relaying,
+        };
         let deadline = match hearing {
             Some(true) => self.first_bytes_deadline_ms(),
             _ => self.idle_check_ms(flow),
@@ -182,12 +194,26 @@ impl Context {
     /// still closed while the upstream may already speak.
     fn open_gate(&mut self, token: FlowToken, flow: &mut Flow) -> Option<Step> {
         let Flow { client, work: Work::Relay(relay), .. } = flow else { return None };
+        if relay.awaits_tls {
+            return self.hear_upstream(token, flow);
+        }
         let gate = relay.gate.as_mut()?;
         let said = loop {
             let first = gate.rest().is_empty();
             if !first {
                 match gate.hear() {
                     Said::More => {}
+                    Said::Pass(taken) => {
+                        let sent = egress_sys::send(relay.upstream.fd(), &gate.rest()[..taken]);
+                        // Into the empty buffer of a new socket: whole or not at all.
+                        if sent != Ok(taken) {
+                            return Some(Step::End(End::UpstreamReset));
+                        }
+                        gate.advance(taken);
+                        relay.up.bytes += taken as u64;
+                        relay.active_ms = self.now_ms;
+                        continue;
+                    }
                     said => break said,
                 }
             }
@@ -278,7 +304,10 @@ impl Context {
             | Said::Head(_)
             | Said::Request(_)
             | Said::Socks(..)
-            | Said::Answer(..) => None,
+            | Said::Answer(..)
+            | Said::Encryption(_)
+            | Said::Pass(_)
+            | Said::Unnamed => None,
         }
     }
 
@@ -289,6 +318,9 @@ impl Context {
         }
         let idle = self.idle_ms();
         let Work::Relay(relay) = &mut flow.work else { return Step::Stay };
+        if relay.awaits_tls {
+            return self.fail(token, flow, End::ConnectTimeout);
+        }
         if relay.gate.as_ref().is_some_and(|gate| !gate.rest().is_empty()) {
             return self.refuse(token, flow, Reason::FirstBytesTimeout, End::Refused);
         }

@@ -11,6 +11,8 @@ use egress_hello::{Answer, connect, socks, tls};
 use egress_policy::{Accept, Accepts, End, Reason};
 use rustix::io::Errno;
 
+use super::postgres::{Encryption, NOT_TLS, Requests};
+use super::refuse::TLS_HANDSHAKE;
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Work};
 use crate::pool::{Buffer, FAIR_BYTES};
@@ -26,6 +28,12 @@ pub(crate) enum Reader {
     /// It begins like a request.
     CapturedHttp(RequestReader),
     Tls(HelloReader),
+    /// PostgreSQL, up to the answer to a request for TLS.
+    Postgres(Requests),
+    /// And behind it.
+    PostgresHello(HelloReader),
+    /// What a client says through a tunnel: a hello, perhaps after requests for encryption, or anything else.
+    Tunnel(Requests),
     Connect(HeadReader),
     Http(RequestReader),
     SocksGreeting,
@@ -42,6 +50,12 @@ pub(crate) enum Said {
     Socks(Host, u16, usize),
     /// The first so many bytes are to be answered before the client goes on.
     Answer(usize, [u8; 2]),
+    /// The first bytes ask for this before the client goes on.
+    Encryption(Encryption),
+    /// The first so many bytes are for the upstream, whatever follows.
+    Pass(usize),
+    /// A session that names no destination.
+    Unnamed,
     /// An HTTP/2 connection: the front reads it.
     Http2,
     NotAccepted,
@@ -53,6 +67,19 @@ pub(crate) enum Said {
 
 fn malformed(word: &'static str) -> Said {
     Said::Malformed { word, bad_name: false }
+}
+
+/// Reads a hello.
+fn hello(reader: &mut HelloReader, bytes: &[u8]) -> Said {
+    match reader.read(bytes) {
+        Answer::NeedMore if bytes.len() >= MAX_FIRST_BYTES => malformed("too_large"),
+        Answer::NeedMore => Said::More,
+        Answer::Found(hello) => Said::Hello(hello),
+        Answer::Not => Said::NotAccepted,
+        Answer::Malformed(error) => {
+            Said::Malformed { word: error.word(), bad_name: error.is_bad_name() }
+        }
+    }
 }
 
 /// Whether the bytes begin an HTTP/2 connection; `None` when they cannot. No method of HTTP/1.1 begins like it.
@@ -93,15 +120,22 @@ impl Reader {
             Accept::Http => Self::Http(RequestReader::new()),
             Accept::Socks5 => Self::SocksGreeting,
             Accept::Tls | Accept::Tcp | Accept::Dns => Self::Tls(HelloReader::new()),
+            Accept::Postgres => Self::Postgres(Requests::default()),
             Accept::Transparent => Self::Captured,
             Accept::Several => Self::Any(accepts),
         }
     }
 
+    /// For what is said inside a tunnel.
+    pub(super) fn of_tunnel() -> Self {
+        Self::Tunnel(Requests::default())
+    }
+
     pub(crate) fn protocol(&self) -> Option<Accept> {
         match self {
-            Self::Any(_) | Self::Captured => None,
+            Self::Any(_) | Self::Captured | Self::Tunnel(_) => None,
             Self::Tls(_) => Some(Accept::Tls),
+            Self::Postgres(_) | Self::PostgresHello(_) => Some(Accept::Postgres),
             Self::Connect(_) => Some(Accept::Connect),
             Self::Http(_) | Self::CapturedHttp(_) => Some(Accept::Http),
             Self::SocksGreeting | Self::SocksRequest => Some(Accept::Socks5),
@@ -114,7 +148,9 @@ impl Reader {
             Self::Any(accepts) => {
                 let accept = match recognise(bytes) {
                     Answer::NeedMore => return Said::More,
-                    Answer::Found(Protocol::Tls) => Accept::Tls,
+                    Answer::Found(Protocol::Tls) if accepts.has(Accept::Tls) => Accept::Tls,
+                    // PostgreSQL's clients may begin with TLS, too.
+                    Answer::Found(Protocol::Tls | Protocol::Postgres) => Accept::Postgres,
                     // A listener of one of the two says in its own words that it is not for the other.
                     Answer::Found(protocol @ (Protocol::Http | Protocol::Http2)) => {
                         let tunnel = protocol == Protocol::Http2 || bytes.starts_with(b"CONNECT ");
@@ -144,6 +180,10 @@ impl Reader {
                     *self = Self::CapturedHttp(RequestReader::new());
                     self.read(bytes)
                 }
+                Answer::Found(Protocol::Postgres) => {
+                    *self = Self::Postgres(Requests::default());
+                    self.read(bytes)
+                }
                 _ => Said::NotAccepted,
             },
             Self::CapturedHttp(reader) => {
@@ -160,13 +200,40 @@ impl Reader {
                 }
                 Said::of_request(answer)
             }
-            Self::Tls(reader) => match reader.read(bytes) {
-                Answer::NeedMore if bytes.len() >= MAX_FIRST_BYTES => malformed("too_large"),
+            Self::Tls(reader) => hello(reader, bytes),
+            Self::Postgres(requests) => match requests.read(bytes) {
+                Answer::NeedMore if bytes.first() == Some(&TLS_HANDSHAKE) => {
+                    *self = Self::PostgresHello(HelloReader::new());
+                    self.read(bytes)
+                }
                 Answer::NeedMore => Said::More,
-                Answer::Found(hello) => Said::Hello(hello),
+                Answer::Found(encryption) => {
+                    if encryption == Encryption::Tls {
+                        *self = Self::PostgresHello(HelloReader::new());
+                    }
+                    Said::Encryption(encryption)
+                }
+                Answer::Not if bytes.first() == Some(&TLS_HANDSHAKE) => {
+                    *self = Self::PostgresHello(HelloReader::new());
+                    self.read(bytes)
+                }
+                Answer::Not if recognise(bytes) == Answer::Found(Protocol::Postgres) => {
+                    Said::Unnamed
+                }
                 Answer::Not => Said::NotAccepted,
-                Answer::Malformed(error) => {
-                    Said::Malformed { word: error.word(), bad_name: error.is_bad_name() }
+                Answer::Malformed(word) => malformed(word),
+            },
+            Self::PostgresHello(reader) => match hello(reader, bytes) {
+                Said::NotAccepted => malformed(NOT_TLS),
+                said => said,
+            },
+            Self::Tunnel(requests) => match requests.read(bytes) {
+                Answer::NeedMore if bytes.first() == Some(&0) => Said::More,
+                Answer::Found(_) => Said::Pass(Encryption::LEN),
+                Answer::Malformed(word) => malformed(word),
+                _ => {
+                    *self = Self::Tls(HelloReader::new());
+                    self.read(bytes)
                 }
             },
             Self::Connect(reader) => preface(bytes).unwrap_or_else(|| match reader.read(bytes) {
@@ -280,6 +347,13 @@ impl Context {
                         return Some(self.left(flow));
                     }
                 }
+                Said::Encryption(encryption) => {
+                    bytes.advance(Encryption::LEN);
+                    flow.postgres_tls = encryption == Encryption::Tls;
+                    if egress_sys::send(flow.client.fd(), &[encryption.answer()]) != Ok(1) {
+                        return Some(self.left(flow));
+                    }
+                }
                 said => break said,
             }
         };
@@ -321,7 +395,9 @@ impl Context {
 
     fn heard(&mut self, token: FlowToken, flow: &mut Flow, said: Said) -> Step {
         match said {
-            Said::More | Said::Answer(..) => Step::Stay,
+            Said::More | Said::Answer(..) | Said::Encryption(_) | Said::Pass(_) => Step::Stay,
+            Said::Unnamed if flow.accept == Accept::Transparent => self.judge_unnamed(token, flow),
+            Said::Unnamed => self.refuse(token, flow, Reason::NoName, End::Refused),
             Said::NotAccepted if flow.accept == Accept::Transparent && flow.http().is_none() => {
                 self.judge_unnamed(token, flow)
             }

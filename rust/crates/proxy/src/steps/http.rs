@@ -207,6 +207,12 @@ impl Context {
         side: u8,
         head: Buffer,
     ) -> Step {
+        if let Some(words) = self.announcement(flow)
+            && !self.say_first(&upstream, words)
+        {
+            self.lender.buffers.give_back(head);
+            return self.fail(token, flow, End::UpstreamReset);
+        }
         let exchange = Exchange::new(upstream, side, head, self.now_ms);
         self.start_exchange(token, flow, exchange)
     }
@@ -349,16 +355,7 @@ impl Context {
         if let Some(beside) = &mut flow.beside {
             beside.http = None;
         }
-        flow.work = Work::Relay(Relay {
-            upstream,
-            side,
-            up,
-            down,
-            gate: None,
-            broken: false,
-            kept: false,
-            active_ms: self.now_ms,
-        });
+        flow.work = Work::Relay(Relay { up, down, ..self.relay_to(upstream, side.into()) });
         let deadline = self.now_ms + self.idle_ms().min(KEEPALIVE_CHECK_MS);
         self.wake_at(token, deadline);
         self.carry(token, flow)

@@ -8,6 +8,7 @@ mod hand_over;
 mod hear;
 mod http;
 mod judge;
+mod postgres;
 mod proxy_header;
 mod reach;
 mod refuse;

@@ -14,7 +14,7 @@ use crate::refuse::{Refusal, own_message};
 use crate::silence::SILENT_MS;
 
 /// RFC 8446, section 5.1.
-const TLS_HANDSHAKE: u8 = 0x16;
+pub(super) const TLS_HANDSHAKE: u8 = 0x16;
 /// How long the client may take to read a refusal and close. Closing with its bytes unread would send a reset, which
 /// can overtake the refusal (RFC 9112, section 9.6).
 pub(super) const LINGER_MS: u64 = 1000;
@@ -29,14 +29,14 @@ fn in_tunnel(flow: &Flow) -> bool {
         && matches!(&flow.work, Work::Relay(relay) if relay.down.own == 0)
 }
 
-/// The protocol in which a captured client began, as long as its first bytes are still held, and how it would rather
+/// The protocol in which a client began that was not known to speak one, as long as its first bytes are still held, and how it would rather
 /// read a refusal.
-fn captured(flow: &Flow) -> Option<(Protocol, Preference)> {
+fn begun(flow: &Flow) -> Option<(Protocol, Preference)> {
     let (Work::Hear(Some(bytes)) | Work::Resolve(bytes) | Work::Dial(_, bytes)) = &flow.work else {
         return None;
     };
     match recognise(bytes.rest()) {
-        _ if flow.accept != Accept::Transparent => None,
+        _ if !matches!(flow.accept, Accept::Transparent | Accept::Postgres) => None,
         Answer::Found(Protocol::Http) => Some((Protocol::Http, preference(bytes.rest()))),
         Answer::Found(protocol) => Some((protocol, flow.prefers)),
         // A record of which only the type has come.
@@ -178,8 +178,8 @@ impl Context {
             bodiless: flow.asks_for_head(),
         };
         // Inside a tunnel the client speaks TLS by now.
-        match captured(flow) {
-            _ if in_tunnel(flow) => refusal.alert(),
+        match begun(flow) {
+            _ if in_tunnel(flow) || flow.postgres_tls => refusal.alert(),
             _ if flow.http().is_some() => refusal.answer(Accept::Http),
             Some((protocol, prefers)) => Refusal { prefers, ..refusal }.answer_captured(protocol),
             None => refusal.answer(flow.accept),

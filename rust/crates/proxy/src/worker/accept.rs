@@ -134,6 +134,7 @@ impl Worker {
             resolve_us: NONE_U32,
             connect_us: NONE_U32,
             prefers: Preference::Text,
+            postgres_tls: false,
             upstream: None,
             other: None,
             held: None,
