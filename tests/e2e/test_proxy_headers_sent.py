@@ -10,7 +10,8 @@ import pytest
 
 from . import hellos as h
 from . import proxy_headers as pp
-from .gateway import Gateway
+from .gateway import Gateway, wait_for
+from .postgres import SSL_REQUEST
 from .servers import Server
 from .test_name_agreement import ACCESS_DENIED, ESTABLISHED, Recorder, connect_to, exactly, rest
 from .test_proxy_headers_read import GOOD, HELLO, flights
@@ -177,3 +178,59 @@ def test_of_a_hello_that_is_refused_the_destination_hears_nothing(start: Start, 
             header = pp.seen(recorder.got)
             assert header is not None
             assert (header.rest, header.tlvs) == (b"", {pp.AUTHORITY: GOOD.encode()})
+
+
+def test_an_origin_of_plain_http_is_sent_one_header_per_connection(start: Start, serve: Serve) -> None:
+    """And each request of a client's connection is one of whom its own proxy has introduced."""
+    answer = b"HTTP/1.1 204 No Content\r\n\r\n"
+    got = b""
+
+    def origin(connection: socket.socket) -> None:
+        nonlocal got
+        while data := connection.recv(65536):
+            got += data
+            if got.endswith(b"\r\n\r\n"):
+                connection.sendall(answer)
+
+    upstream = serve(origin)
+    gateway = start(policy(upstream.port, "http", "proxy_protocol: required, proxy_trusted: 127.0.0.1, send_proxy: v1"))
+    with connect(gateway) as client:
+        for path, before in (("/1", pp.v2()), ("/2", b"")):
+            request = f"GET {path} HTTP/1.1\r\nHost: {GOOD}:{upstream.port}\r\n\r\n".encode()
+            client.sendall(before + request)
+            assert exactly(client, len(answer)) == answer
+    header = pp.seen(got)
+    assert header is not None
+    assert (header.version, header.source, header.destination) == (1, pp.CLIENT, pp.FRONT)
+    assert header.rest.startswith(b"GET /1 ")
+    assert (got.count(b"PROXY "), got.count(b"GET /")) == (1, 2)
+    assert upstream.accepted == 1
+    wait_for("a record of each request", lambda: len(gateway.records()) == 2)
+    for record in gateway.records():
+        assert (record["source"]["ip"], record["evidence"], record["rule"]) == (pp.CLIENT[0], "proxy_header", "r")
+
+
+def test_a_database_is_sent_the_header_before_it_is_asked_for_tls(start: Start, serve: Serve) -> None:
+    got = b""
+
+    def database(connection: socket.socket) -> None:
+        nonlocal got
+        while not got.endswith(SSL_REQUEST):
+            got += connection.recv(65536)
+        connection.sendall(b"S")
+        connection.sendall(exactly(connection, len(HELLO)))
+
+    upstream = serve(database)
+    gateway = start(policy(upstream.port, "postgres", f"port: {upstream.port}, send_proxy: v2"))
+    with connect(gateway) as client:
+        client.sendall(SSL_REQUEST)
+        assert client.recv(1) == b"S"
+        client.sendall(HELLO)
+        assert exactly(client, len(HELLO)) == HELLO
+        header = pp.seen(got)
+        assert header is not None
+        assert (header.source, header.tlvs, header.rest) == (
+            client.getsockname(),
+            {pp.AUTHORITY: GOOD.encode()},
+            SSL_REQUEST,
+        )
