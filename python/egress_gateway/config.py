@@ -100,7 +100,7 @@ class Listener(Section, frozen=True):
     tls: (
         Annotated[
             ListenerTls,
-            _doc("Clients of `connect` and `socks5` speak TLS to the proxy. Built in: they do not."),
+            _doc("Clients of `connect`, `http` and `socks5` speak TLS to the proxy. Built in: they do not."),
         ]
         | UnsetType
     ) = UNSET

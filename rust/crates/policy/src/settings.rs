@@ -289,7 +289,7 @@ fn check_accept(
         }
         accepts.0 |= Accepts::only(accept).0;
     }
-    let for_us = [Accept::Connect, Accept::Socks5];
+    let for_us = [Accept::Connect, Accept::Http, Accept::Socks5];
     if listener.tls.is_some()
         && let Some(accept) = accepts.iter().find(|accept| !for_us.contains(accept))
     {
@@ -297,7 +297,7 @@ fn check_accept(
             at("tls"),
             "unused_tls",
             format!("clients of a listener that accepts {accept} do not speak TLS to the proxy"),
-            "remove `tls`, or give it a listener that accepts connect or socks5",
+            "remove `tls`, or give it a listener that accepts connect, http or socks5",
         );
     }
     match (accepts.one(), &listener.to) {
