@@ -22,6 +22,7 @@ TITLES = {
     "bulk-bbr": "Bulk under BBR",
     "tunnel": "CONNECT",
     "ways": "What each way in costs",
+    "refusals": "How soon a client is refused",
     "telemetry": "Decision log on and off",
     "workers": "Two workers and one",
     "memory": "Memory of an idle flow",
@@ -42,6 +43,8 @@ NOTES = {
     "ways": "32 in flight, backend closes first, as in the first table. tinyproxy and squid are asked for addresses, "
     "the others for names. HAProxy and nginx route a plain request to one of four backends by its Host; what was "
     "captured costs the kernel's connection tracking as well.",
+    "refusals": "One client after another, from its connect to the first byte of the refusal, for a name that the "
+    "configuration does not have. The client is Python. The gateway writes a record of each.",
     "telemetry": "Same gateway; the decision log is off in the second.",
     "workers": "Both may use two CPUs. On a machine with two, the generator needs one of them.",
     "memory": "Bytes a flow, from the state before to the state with all flows. PSS counts shared pages once. The "

@@ -63,6 +63,10 @@ def targets() -> list[Target]:
             Target("the same: proxy CPU", "bulk", case, "cpu_s_gib", 0.45, "at most", common),
             Target("the same against tuned HAProxy: CPU", "bulk", case, "cpu_s_gib", 1.05, "at most", tuned),
         ]
+    told = ("tls: an alert, or the end", "connect: an answer", "http: an answer")
+    found += [
+        Target(f"refusal, {case.split(':')[0]}: p99 µs", "refusals", case, "p99_us", 10_000, "at most") for case in told
+    ]
     found += [
         Target("user memory per idle flow, bytes", "memory", "8,000 idle flows", "user_bytes", 512, "at most"),
         Target("a million names: seconds to load", "policies", "load", "load_s", 0.5, "at most", peer=million),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rows import changes, memory, policies, reload, syscalls, traffic, ways
+from rows import changes, memory, policies, refusals, reload, syscalls, traffic, ways
 from rows.bench import Bench
 
 #: In the order of the page.
 ROWS: dict[str, Callable[[Bench], None]] = {
     **traffic.ROWS,
     "ways": ways.run,
+    "refusals": refusals.run,
     "memory": memory.run,
     "policies": policies.run,
     "reload": reload.run,

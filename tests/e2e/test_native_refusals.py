@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import struct
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,8 +21,6 @@ from .net import OUTSIDE, Net, capture, network
 from .servers import Server, echo
 
 PORT = 15001
-#: Seconds within which a refusal is with its client. The best of some attempts counts: the machine has other work.
-AT_ONCE, ATTEMPTS = 0.010, 20
 MESSAGE = "Ask the <network> team"
 Client = Callable[..., CompletedProcess[bytes]]
 
@@ -154,15 +151,13 @@ FIRST_FLIGHTS = {
 
 
 @pytest.mark.parametrize("protocol", FIRST_FLIGHTS)
-def test_a_refusal_is_with_its_client_at_once(net: Net, gateway: Gateway, address: str, protocol: str) -> None:
+def test_a_refusal_needs_no_more_than_the_first_flight(net: Net, gateway: Gateway, address: str, protocol: str) -> None:
+    """How soon it comes is a row of the benchmarks."""
     sent, wanted = FIRST_FLIGHTS[protocol]
 
-    def attempt() -> float:
-        began = time.monotonic()
+    def told() -> bytes:
         with socket.create_connection((address, 4000), timeout=10) as connection:
             connection.sendall(sent)
-            assert connection.recv(len(wanted)) == wanted
-            return time.monotonic() - began
+            return connection.recv(len(wanted))
 
-    took = net.client.inside(lambda: min(attempt() for _ in range(ATTEMPTS)))
-    assert took < AT_ONCE
+    assert net.client.inside(told) == wanted
