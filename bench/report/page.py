@@ -108,6 +108,19 @@ def beside(samples: list[Json]) -> str:
     return "Ours over the best peer of the same round: " + ", ".join(told) + "." if told else ""
 
 
+def beside_first(row: str, results: Results) -> str:
+    """Our CPU in each case against the first one's, in the same round."""
+    first, *others = cases(results, row)
+    base = values(results.samples(row, first), "egress", "cpu_us")
+    told = []
+    for case in others:
+        own = values(results.samples(row, case), "egress", "cpu_us")
+        found = [own[number] / base[number] for number in own if number in base]
+        if found:
+            told.append(f"{case} {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})")
+    return f"Our CPU against that of *{first}*: " + "; ".join(told) + "." if told else ""
+
+
 def section(row: str, results: Results) -> str:
     stored = results.rows[row]
     parts = [f"## {TITLES[row]}", NOTES[row]]
@@ -115,6 +128,8 @@ def section(row: str, results: Results) -> str:
     for case in cases(results, row):
         samples = results.samples(row, case)
         parts += [f"### {case}", case_table(samples), beside(samples)]
+    if row == "ways":
+        parts.append(beside_first(row, results))
     return "\n\n".join(part for part in parts if part)
 
 
