@@ -73,7 +73,7 @@ class Listener(Section, frozen=True):
         str | list[str],
         _doc(
             "How the destination is learned: `tls` (the name in the TLS hello), `connect` (HTTP CONNECT), `http` (each "
-            "request of plain HTTP: its URI, or its Host), `socks5` (RFC 1928, without a login), `postgres` "
+            "request of plain HTTP: its URI, or its Host), `socks5` (RFC 1928), `postgres` "
             "(PostgreSQL with TLS: the name in the hello behind its request for TLS), `transparent` (captured by "
             "REDIRECT or TPROXY: where it was going, and the name in its TLS hello, PostgreSQL's too, or in its HTTP "
             "requests) or `tcp` (fixed, see `to`). One word, or a list: what a client speaks is then told by its first "
@@ -137,6 +137,14 @@ class Listener(Section, frozen=True):
     send_proxy: Annotated[
         ProxyHeader, _doc("The PROXY header that destinations are sent first, unless the rule says otherwise.")
     ] = "off"
+    login: Annotated[
+        Literal["off", "optional", "required"],
+        _doc(
+            "Whether clients of `connect`, `http` and `socks5` say who they are, with a user and a password of "
+            "`users`. `optional`: those who say nothing are known by address; a wrong password is refused all the "
+            "same. `required` is possible where the listener accepts nothing but these three."
+        ),
+    ] = "off"
 
 
 class Default(Section, frozen=True):
@@ -170,6 +178,22 @@ class ListFile(Section, frozen=True):
     """A file of plain names, one a line; millions of them are fine."""
 
     file: Annotated[str, _doc("Where it is; a relative path starts at the policy file that names it.", "ads.txt")]
+
+
+class Users(Section, frozen=True):
+    """Who may log in."""
+
+    file: (
+        Annotated[
+            str,
+            _doc(
+                "A file of `name:hash` lines, as htpasswd writes it: bcrypt, Argon2id, scrypt or SHA-512 crypt. A "
+                "relative path starts at the policy file. It is watched as the policy is.",
+                "users.txt",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Resolver(Section, frozen=True):
@@ -396,6 +420,7 @@ class Config(Section, frozen=True):
     lists: Annotated[dict[str, ListFile], _doc("Long lists of names under a name.", {"ads": {"file": "ads.txt"}})] = (
         field(default_factory=dict)
     )
+    users: Annotated[Users, _doc("Who may log in; see `login` of a listener.")] = field(default_factory=Users)
     resolver: Annotated[Resolver, _doc("How names become addresses.")] = field(default_factory=Resolver)
     timeouts: Annotated[Timeouts, _doc("How long is too long.")] = field(default_factory=Timeouts)
     admin: Annotated[Admin, _doc("Metrics and health over HTTP.")] = field(default_factory=Admin)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from egress_gateway.config import DEFAULT_LISTENERS, Default, From, Listener, Resolver, Rule, Target, Timeouts
+from egress_gateway.config import DEFAULT_LISTENERS, Default, From, Listener, Resolver, Rule, Target, Timeouts, Users
 from egress_gateway.errors import Path
 from egress_gateway.files import resolve_path
 from egress_gateway.merge import Merged, Origin
@@ -44,6 +44,7 @@ class Document:
             "default": msgspec.to_builtins(merged.section("default", Default())),
             "groups": {},
             "lists": {},
+            "users": None,
             "rules": [],
         }
         for path, origin in merged.origins.items():
@@ -55,6 +56,9 @@ class Document:
         for name, item in merged.keyed("lists").items():
             source, _ = merged.origins["lists", name]
             self.body["lists"][name] = {"file": resolve_path(item.file, source.file)}
+        users = merged.section("users", Users()).file
+        if users is not UNSET:
+            self.body["users"] = {"file": resolve_path(users, merged.origins["users", "file"][0].file)}
         for rule, origin in merged.rules:
             here = ("rules", len(self.body["rules"]))
             self.origins[here] = origin
@@ -200,6 +204,7 @@ def _listener(listener: Listener) -> dict[str, Any]:
         "proxy_trusted": [] if listener.proxy_trusted is UNSET else _several(listener.proxy_trusted),
         "proxy_tlv": _or_none(listener.proxy_tlv),
         "send_proxy": listener.send_proxy,
+        "login": listener.login,
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from egress_gateway.certificates import Certificates
-from egress_gateway.config import Admin, Config, Default, ListenerTls, Log
+from egress_gateway.config import Admin, Config, Default, ListenerTls, Log, Users
 from egress_gateway.document import Document
 from egress_gateway.errors import ConfigError, ConfigErrors, Path, quote
 from egress_gateway.files import digest_of, read_all, reason, resolve_path
@@ -118,6 +118,10 @@ class Draft:
         for name, item in merged.keyed("lists").items():
             source, path = merged.origins["lists", name]
             self._check_list(resolve_path(item.file, source.file), (source, (*path, "file")))
+        users = merged.section("users", Users()).file
+        if users is not msgspec.UNSET:
+            source, path = merged.origins["users", "file"]
+            self._check_list(resolve_path(users, source.file), (source, path), "the users file")
         if merged.section("default", Default()).no_name == "allow":
             message = "`no_name: allow` is not in this version: without a name a tls listener has nowhere to go"
             self.report(merged.origins["default", "no_name"], "not_yet", message, "remove `no_name`, or write deny")
@@ -136,14 +140,14 @@ class Draft:
         if not certificates.troubles:
             self._tls[index] = certificates.document()
 
-    def _check_list(self, path: str, origin: Origin) -> None:
+    def _check_list(self, path: str, origin: Origin, what: str = "the list") -> None:
         try:
             self._mix(path, digest_of(path))
             if path not in self._files:
                 self._files.append(path)
         except OSError as error:
             fix = f"a relative path starts at the policy file; looked for {path}"
-            self.report(origin, "unreadable_list", reason(error).replace("the file", "the list"), fix)
+            self.report(origin, "unreadable_list", reason(error).replace("the file", what), fix)
 
     def _check_admin(self, bind: str, merged: Merged) -> str | None:
         if bind == "off":

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use egress_hello::{
     Answer,
+    basic::{Credentials, MAX_PASSWORD, MAX_USER, ProxyLogin},
     name::{Host, parse_host},
     postgres::{MAX_STARTUP, error_response, read_first},
     protocol::{MAX_NEEDED, recognise},
@@ -101,6 +102,40 @@ fn request(data: &[u8]) {
         }
         Answer::Not => unreachable!("the greeting said that this is SOCKS"),
     }
+}
+
+/// The value of a Proxy-Authorization field. What was read is written, and read again as the same: no other text stands
+/// for it but one that differs in case or blanks of the scheme.
+pub fn basic_login(data: &[u8]) {
+    let read = |value: &[u8]| ProxyLogin::read(std::iter::once(value));
+    let said = read(data);
+    assert_eq!(ProxyLogin::read([data, data].into_iter()), ProxyLogin::Unreadable);
+    // And as what a client would have to send for these bytes.
+    let mut parts = data.splitn(2, |&byte| byte == b':');
+    let (user, password) = (parts.next().unwrap_or_default(), parts.next());
+    let meant = password.and_then(|password| Credentials::new(user, password));
+    assert_eq!(read(&written(data)), meant.map_or(ProxyLogin::Unreadable, ProxyLogin::Basic));
+    let ProxyLogin::Basic(found) = said else { return assert_ne!(said, ProxyLogin::Absent) };
+    assert!((1..=MAX_USER).contains(&found.user.len()) && !found.user.contains(&b':'));
+    assert!(found.password().len() <= MAX_PASSWORD);
+    let again = written(&[&found.user, &b":"[..], found.password()].concat());
+    assert!(data.trim_ascii().ends_with(&again[b"Basic ".len()..]), "one text has one spelling");
+    assert_eq!(read(&again), ProxyLogin::Basic(found));
+}
+
+/// RFC 7617 §2, and RFC 4648 §4.
+fn written(plain: &[u8]) -> Vec<u8> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = b"Basic ".to_vec();
+    for three in plain.chunks(3) {
+        let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or_default());
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for at in 0..4 {
+            let digit = ALPHABET[(bits >> (18 - 6 * at) & 63) as usize];
+            out.push(if at <= three.len() { digit } else { b'=' });
+        }
+    }
+    out
 }
 
 /// Which protocol it is, and PostgreSQL's first message.

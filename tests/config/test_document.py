@@ -11,7 +11,7 @@ from egress_gateway.check import check
 from egress_gateway.errors import ConfigErrors
 from egress_gateway.load import Loaded, load
 
-UNPROXIED = {"proxy_protocol": "off", "proxy_trusted": [], "proxy_tlv": None, "send_proxy": "off"}
+UNPROXIED = {"proxy_protocol": "off", "proxy_trusted": [], "proxy_tlv": None, "send_proxy": "off", "login": "off"}
 SETTINGS = {
     "workers": 0,
     "max_flows": 0,
@@ -52,6 +52,7 @@ def test_a_file_of_one_line_has_every_default(tmp_path: Path) -> None:
         },
         "groups": {},
         "lists": {},
+        "users": None,
         "rules": [],
     }
     assert (loaded.admin, loaded.log) == ("127.0.0.1:9900", "stdout")

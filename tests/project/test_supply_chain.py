@@ -103,7 +103,7 @@ def test_unsafe_code_stands_only_where_it_may() -> None:
         if "target" not in path.parts and re.search(r"\bunsafe\s*(\{|impl|fn)", path.read_text())
     }
     assert found == set(UNSAFE)
-    for crate in ("hello", "policy", "flowlog", "front", "proxy"):
+    for crate in ("hello", "password", "policy", "flowlog", "front", "proxy"):
         assert "#![forbid(unsafe_code)]" in (ROOT / f"rust/crates/{crate}/src/lib.rs").read_text()
 
 

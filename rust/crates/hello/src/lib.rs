@@ -6,6 +6,7 @@
 //! what is short enough to look at anew each time has a function.
 #![forbid(unsafe_code)]
 
+pub mod basic;
 pub mod connect;
 mod cursor;
 pub mod dns;

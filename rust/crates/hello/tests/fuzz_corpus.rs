@@ -53,6 +53,13 @@ fn connect_head_holds() {
 }
 
 #[test]
+fn basic_login_holds() {
+    let tokens: &[&[u8]] =
+        &[b"Basic ", b"basic ", b"=", b"==", b"YTpi", b"YTo=", b"OmI=", b"a:b", b":", b" ", b"\0"];
+    replay("basic_login", MUTATIONS, tokens, protocol_checks::basic_login);
+}
+
+#[test]
 fn http_messages_holds() {
     let tokens: &[&[u8]] = &[
         b"\r\n",

@@ -11,7 +11,8 @@ use crate::list::{self, List};
 use crate::message::check_template;
 use crate::problem::{Problem, Problems, place};
 use crate::rules::{self, References};
-use crate::settings::{Settings, printable};
+use crate::settings::{Login, Settings, printable};
+use crate::users::{self, Users};
 
 /// List files of one policy, and names over all of them (a name takes about 40 bytes in memory).
 const MAX_LISTS: usize = 64;
@@ -55,6 +56,7 @@ pub fn compile(document: &[u8]) -> Result<Vec<u8>, Vec<Problem>> {
     digest.update((document.len() as u64).to_le_bytes());
     digest.update(document);
     let lists = load_lists(&parsed, &mut digest, &mut problems);
+    let users = load_users(&parsed, &mut digest, &mut problems);
     let references = References {
         groups: rules::groups(&parsed, &mut problems),
         lists: lists
@@ -67,8 +69,10 @@ pub fn compile(document: &[u8]) -> Result<Vec<u8>, Vec<Problem>> {
     let edges = layout::edges(&parsed, &found, &mut problems);
     problems.into_result()?;
     let written = match random_seed() {
-        Ok(seed) => layout::write(&parsed, &found, &edges, &lists, digest.finalize().into(), seed)
-            .map_err(|error| error.to_string()),
+        Ok(seed) => {
+            layout::write(&parsed, &found, &edges, &lists, &users, digest.finalize().into(), seed)
+                .map_err(|error| error.to_string())
+        }
         Err(error) => Err(format!("no random numbers: {error}")),
     };
     written.map_err(|message| {
@@ -110,6 +114,26 @@ fn load_lists<'a>(
         );
     }
     lists
+}
+
+/// Who may log in; a listener that asks for a login needs somebody who can.
+fn load_users(document: &Document, digest: &mut Sha256, problems: &mut Problems) -> Users {
+    if let Some(file) = &document.users {
+        let (users, text) = users::load(&file.file, &["users".into(), "file".into()], problems);
+        digest.update((text.len() as u64).to_le_bytes());
+        digest.update(&text);
+        return users;
+    }
+    let asks = |listener: &document::Listener| listener.login != Login::Off;
+    if let Some(index) = document.settings.listeners.iter().position(asks) {
+        problems.add(
+            place!["settings", "listeners", index, "login"],
+            "no_users",
+            "a login is asked for, but nobody may log in",
+            "say who: add `users: { file: users.txt }`, lines of `name:hash`",
+        );
+    }
+    Users::default()
 }
 
 fn random_seed() -> Result<u64, getrandom::Error> {

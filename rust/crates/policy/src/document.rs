@@ -23,6 +23,8 @@ pub(crate) struct Document {
     pub groups: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     pub lists: BTreeMap<String, ListFile>,
+    /// Who may log in.
+    pub users: Option<ListFile>,
     #[serde(default)]
     pub rules: Vec<Rule>,
 }
@@ -56,6 +58,8 @@ pub(crate) struct Listener {
     pub proxy_tlv: Option<String>,
     #[serde(default)]
     pub send_proxy: Sends,
+    #[serde(default)]
+    pub login: Login,
 }
 
 /// TLS to the proxy itself. The contents of the files, not their paths: what was checked is what is served.
@@ -87,6 +91,16 @@ impl std::fmt::Debug for Pem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Pem(..)")
     }
+}
+
+/// Whether clients of a listener may, or must, say who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Login {
+    #[default]
+    Off,
+    Optional,
+    Required,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -143,7 +157,7 @@ pub(crate) struct Fallback {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListFile {
-    /// Absolute path of a plain-name file.
+    /// Absolute path of a file of lines.
     pub file: String,
 }
 

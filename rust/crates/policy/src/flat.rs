@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// First bytes of every snapshot.
 pub(crate) const MAGIC: [u8; 8] = *b"EGRESSPL";
 /// Raised whenever a record below changes; data plane and control plane of one build always agree.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 /// "No such thing" in every 32-bit index.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -47,6 +47,10 @@ pub(crate) enum Section {
     Whos,
     /// Their networks; a source's number beyond those of the nodes is a place here.
     Pairs,
+    /// Sorted by name.
+    Users,
+    /// The bytes of their names and hashes.
+    UserTexts,
     NetNodes,
     NetV4,
     NetV6,
@@ -255,6 +259,14 @@ impl WhoRecord {
     pub(crate) fn key(&self) -> (u32, u32, u32, u32) {
         (self.spiffe.get(), self.user.get(), self.tlv.get(), self.evidence.get())
     }
+}
+
+/// Somebody who may log in; both texts are in [`Section::UserTexts`].
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(crate) struct UserRecord {
+    pub name: Text,
+    pub hash: Text,
 }
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

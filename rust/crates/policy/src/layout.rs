@@ -18,6 +18,7 @@ use crate::rules::{Expanded, Key, RawEdge, audited};
 use crate::snapshot::Stored;
 use crate::sources::SourcesLayout;
 use crate::ties::Ties;
+use crate::users::Users;
 
 /// Strings, each stored once.
 #[derive(Default)]
@@ -128,6 +129,7 @@ pub(crate) fn write(
     found: &Expanded,
     edges: &Edges,
     lists: &[(&str, List)],
+    users: &Users,
     digest: [u8; 32],
     seed: u64,
 ) -> Result<Vec<u8>, serde_json::Error> {
@@ -235,6 +237,8 @@ pub(crate) fn write(
     writer.section(Section::IdentityTexts, &edges.sources.texts);
     writer.section(Section::Whos, edges.sources.whos.as_bytes());
     writer.section(Section::Pairs, edges.sources.pairs.as_bytes());
+    writer.section(Section::Users, users.records.as_bytes());
+    writer.section(Section::UserTexts, &users.texts);
     writer.section(Section::NetNodes, nets.nodes.as_bytes());
     writer.section(Section::NetV4, nets.v4.as_bytes());
     writer.section(Section::NetV6, nets.v6.as_bytes());

@@ -35,6 +35,7 @@ mod snapshot;
 mod source;
 mod sources;
 mod ties;
+mod users;
 mod verify;
 mod vocab;
 
@@ -51,7 +52,7 @@ pub use problem::{PathPart, Problem};
 pub use proxied::{NamingTlv, Proxied, Reads, Sends};
 pub use resolve::Resolving;
 pub use screen::{Origin, Screened};
-pub use settings::{Accepts, Listener, Resolver, Settings, Timeouts};
+pub use settings::{Accepts, Listener, Login, Resolver, Settings, Timeouts};
 pub use snapshot::{RuleId, RuleView, Snapshot, SnapshotError, SourceClass, Terms};
 pub use source::{Identity, MAX_SPIFFE, MAX_TLV, MAX_USER, Source, is_spiffe_id};
 pub use vocab::{Accept, End, Evidence, Reason, Stage, Verdict};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use egress_hello::name::{Host, Name, parse_authority, parse_host};
 
+pub use crate::document::Login;
 use crate::document::{self, ListenerTls};
 use crate::explain::target;
 use crate::pattern::NAME_FIX;
@@ -54,6 +55,7 @@ pub struct Listener {
     /// Clients speak TLS to the proxy, and inside it what the listener accepts.
     pub tls: Option<ListenerTls>,
     pub proxied: Proxied,
+    pub login: Login,
 }
 
 /// The protocols that a listener accepts; several are told apart by a connection's first bytes.
@@ -256,7 +258,8 @@ fn check_listeners(raw: &[document::Listener], problems: &mut Problems) -> Vec<L
             (bind, accept, proxied, problems.len() == before)
         {
             let (name, tls) = (listener.name.clone(), listener.tls.clone());
-            checked.push(Listener { name, bind, accept, port, to, tls, proxied });
+            let login = listener.login;
+            checked.push(Listener { name, bind, accept, port, to, tls, proxied, login });
         }
     }
     checked
@@ -346,7 +349,37 @@ fn check_accept(
             "remove `to`, or write `accept: tcp`",
         ),
     }
+    check_login(listener, accepts, at, problems);
     Some(accepts)
+}
+
+/// Where a login is asked for there must be a way to say it, and where it is required no way around it.
+fn check_login(
+    listener: &document::Listener,
+    accepts: Accepts,
+    at: &impl Fn(&str) -> Vec<crate::PathPart>,
+    problems: &mut Problems,
+) {
+    let can = |accept: &Accept| matches!(accept, Accept::Connect | Accept::Http | Accept::Socks5);
+    if listener.login != Login::Off && !accepts.iter().any(|accept| can(&accept)) {
+        problems.add(
+            at("login"),
+            "no_login",
+            format!("a client of a listener that accepts {accepts} has no way to log in"),
+            "remove `login`, or accept connect, http or socks5",
+        );
+    } else if listener.login == Login::Required
+        && let Some(without) = accepts.iter().find(|accept| !can(accept))
+    {
+        problems.add(
+            at("login"),
+            "no_login",
+            format!(
+                "`login: required`, but a client may speak {without}, which has no way to log in"
+            ),
+            format!("give {without} a listener of its own, or write `login: optional`"),
+        );
+    }
 }
 
 fn check_resolver(raw: &document::Resolver, problems: &mut Problems) -> Resolver {

@@ -14,6 +14,7 @@ pub(crate) fn verify(snapshot: &Snapshot) -> Check {
     check_rules(snapshot)?;
     check_names(snapshot)?;
     check_identities(snapshot)?;
+    check_users(snapshot)?;
     check_edges(snapshot)?;
     let atoms = count::<Atom>(snapshot, Section::Atoms, "atoms")?;
     check_nets(
@@ -133,6 +134,18 @@ fn check_identities(snapshot: &Snapshot) -> Check {
     let known =
         |pair: &PairRecord| (pair.who.get() as usize) < whos && (pair.net.get() as usize) < nodes;
     ensure(snapshot.section::<PairRecord>(Section::Pairs).iter().all(known), WHAT)
+}
+
+fn check_users(snapshot: &Snapshot) -> Check {
+    const WHAT: &str = "users";
+    count::<UserRecord>(snapshot, Section::Users, WHAT)?;
+    let users = snapshot.section::<UserRecord>(Section::Users);
+    let texts = snapshot.raw(Section::UserTexts);
+    ensure(std::str::from_utf8(texts).is_ok(), WHAT)?;
+    let good = |text: Text| within(text.at, text.len.get().into(), texts.len());
+    ensure(users.iter().all(|user| good(user.name) && good(user.hash)), WHAT)?;
+    let name = |user: &UserRecord| snapshot.user_text(user.name);
+    ensure(users.is_sorted_by(|a, b| name(a) < name(b)), WHAT)
 }
 
 fn check_edges(snapshot: &Snapshot) -> Check {

@@ -84,6 +84,10 @@ vocabulary! {
         NotCarried = 19 "not_carried",
         /// A listener takes connections from trusted proxies only, and the peer is none.
         UntrustedProxy = 20 "untrusted_proxy",
+        /// The listener requires a login, and the client has none.
+        LoginRequired = 21 "login_required",
+        /// User and password do not go together, or could not be read.
+        LoginFailed = 22 "login_failed",
     }
 }
 

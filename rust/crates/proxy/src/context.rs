@@ -16,6 +16,7 @@ use mio::{Interest, Registry, Token};
 use crate::dial::Dials;
 use crate::flow::{Flow, Recorder, Work};
 use crate::installed::InForce;
+use crate::logins;
 use crate::relay::{Lender, Peer};
 use crate::resolver::{Addresses, Handle};
 use crate::silence::Silences;
@@ -116,6 +117,8 @@ pub(crate) struct Context {
     pub resolver: Handle,
     /// Where connections go that are HTTP/2 or TLS to the proxy; `None` where no listener takes such.
     pub front: Option<egress_front::Handle>,
+    pub login_thread: logins::Handle,
+    pub logins: logins::Remembered,
     pub names: HashMap<Name, Known>,
     /// The gateway's own listening addresses, which are never dialled.
     pub own: Arc<[SocketAddr]>,

@@ -18,6 +18,7 @@ use crate::limits::Held;
 use crate::pool::Buffer;
 use crate::relay::{Direction, Edge, Exchange, Peer, Requests};
 use crate::silence::Silence;
+use crate::steps::Waiting;
 
 /// Where the flows of one worker leave their traces.
 #[derive(Debug)]
@@ -68,6 +69,8 @@ pub(crate) enum Work {
     Header(Option<Buffer>),
     /// Reading the first bytes; nothing is held before some have come.
     Hear(Option<Buffer>),
+    /// Waiting for the client's login to be verified.
+    Login(Box<Waiting>),
     /// Waiting for the resolver, or for a connection attempt; the first bytes wait to be replayed.
     Resolve(Buffer),
     Dial(Box<Dialing>, Buffer),
@@ -209,8 +212,13 @@ impl Flow {
         beside.identity = Some(add(beside.identity.take().unwrap_or_default()));
     }
 
-    fn identity(&self) -> Option<&Identity> {
+    pub(crate) fn identity(&self) -> Option<&Identity> {
         self.beside.as_ref()?.identity.as_ref()
+    }
+
+    /// The user who has logged in.
+    pub(crate) fn user(&self) -> Option<&[u8]> {
+        self.identity()?.user()
     }
 
     /// What a PROXY header says of the client.
@@ -352,6 +360,10 @@ impl Flow {
         self.resolve_us = NONE_U32;
         self.connect_us = NONE_U32;
         self.prefers = Preference::Text;
+        // Each request says anew whose it is: a proxy in front may send those of many on one connection.
+        if self.user().is_some() {
+            self.shown(|identity| identity.with_user(b""));
+        }
         self.upstream = None;
         self.other = None;
         self.held = None;

@@ -127,6 +127,7 @@ mod tests {
             accept: Accepts::only(Accept::Tls),
             port: 443,
             tls: None,
+            login: egress_policy::Login::Off,
             to: to.map(|port| (egress_hello::name::parse_host(b"db.example").unwrap(), port)),
             proxied: Proxied::default(),
         }

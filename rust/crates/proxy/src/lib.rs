@@ -17,6 +17,7 @@ mod gateway;
 mod installed;
 mod limits;
 mod log;
+mod logins;
 mod message;
 mod options;
 mod pool;

@@ -66,6 +66,12 @@ impl Buffer {
         self.0.start = (self.0.start + n).min(self.0.bytes.len());
     }
 
+    /// Takes the next `n` bytes, and overwrites all that were taken: there was a password in them.
+    pub(crate) fn wipe(&mut self, n: usize) {
+        self.advance(n);
+        egress_hello::basic::wipe(&mut self.0.bytes[..self.0.start]);
+    }
+
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.0.bytes.extend_from_slice(bytes);
         self.0.meter.set(self.0.meter.get() + bytes.len());

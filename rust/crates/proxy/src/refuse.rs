@@ -2,7 +2,7 @@
 
 use egress_hello::http::Preference;
 use egress_hello::protocol::Protocol;
-use egress_hello::socks::{Method, Reply, SocksError};
+use egress_hello::socks::{LOGIN_REFUSED, Method, Reply, SocksError};
 use egress_policy::{Accept, End, Reason};
 
 mod page;
@@ -20,6 +20,10 @@ pub(crate) const NO_METHOD: &str = "socks_method";
 
 /// A CONNECT on a listener that takes all other methods.
 pub(crate) const METHOD_CONNECT: &str = "method_connect";
+
+/// Too many logins wait to be verified; the source had too many wrong ones.
+pub(crate) const LOGIN_QUEUE: &str = "login_queue_full";
+pub(crate) const TOO_MANY_FAILURES: &str = "too_many_failures";
 
 /// Why the flow stops, in the terms that choose an answer.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +84,23 @@ impl Refusal<'_> {
 
     /// A reply code (RFC 1928, section 6); to a client that offers no method that can be had, just that.
     fn socks(&self) -> Vec<u8> {
+        let of_login = [
+            LOGIN_QUEUE,
+            SocksError::LoginVersion.word(),
+            SocksError::UserEmpty.word(),
+            SocksError::PasswordEmpty.word(),
+        ];
+        if self.end == End::Refused {
+            match self.reason {
+                // It has greeted, and not asked for anything yet.
+                Reason::LoginRequired if self.name.is_empty() => {
+                    return Method::NoneAcceptable.bytes().to_vec();
+                }
+                Reason::LoginFailed => return LOGIN_REFUSED.to_vec(),
+                _ if of_login.contains(&self.detail) => return LOGIN_REFUSED.to_vec(),
+                _ => {}
+            }
+        }
         let reply = match self.end {
             End::ConnectRefused => Reply::ConnectionRefused,
             End::ConnectTimeout
@@ -125,6 +146,13 @@ impl Refusal<'_> {
                     "scheme_not_http" => (501, "Not Implemented"),
                     _ => (400, "Bad Request"),
                 },
+                Reason::LoginFailed if self.detail == TOO_MANY_FAILURES => {
+                    (429, "Too Many Requests")
+                }
+                // RFC 9110, section 15.5.8.
+                Reason::LoginRequired | Reason::LoginFailed => {
+                    (407, "Proxy Authentication Required")
+                }
                 Reason::FirstBytesTimeout => (408, "Request Timeout"),
                 Reason::ConnectionLimit | Reason::ConnectionRate => (429, "Too Many Requests"),
                 Reason::Overloaded => (503, "Service Unavailable"),
@@ -142,6 +170,8 @@ impl Refusal<'_> {
                 "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH\r\n"
             }
             (405, _) => "Allow: CONNECT\r\n",
+            // RFC 7617, section 2.1: names and passwords are read as UTF-8.
+            (407, _) => "Proxy-Authenticate: Basic realm=\"egress\", charset=\"UTF-8\"\r\n",
             _ => "",
         };
         let close =
@@ -209,6 +239,11 @@ pub(crate) fn own_message(
             }
             Reason::Malformed => format!("the request is malformed ({detail})"),
             Reason::BadName => format!("the destination is not a valid name ({detail})"),
+            Reason::LoginRequired => "log in with a user and a password".to_owned(),
+            Reason::LoginFailed if detail == TOO_MANY_FAILURES => {
+                "too many logins have failed; wait a moment".to_owned()
+            }
+            Reason::LoginFailed => "the user or the password is wrong".to_owned(),
             Reason::FirstBytesTimeout => "the request did not arrive in time".to_owned(),
             Reason::Overloaded => "the egress gateway is overloaded".to_owned(),
             _ => format!("refused: {reason}"),

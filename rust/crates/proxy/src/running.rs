@@ -13,6 +13,7 @@ use crate::dns::{Bound, Sockets};
 use crate::front::{self, Boxes};
 use crate::installed::Installed;
 use crate::log;
+use crate::logins;
 use crate::message::{ListenerStatus, Refusal};
 use crate::options::Options;
 use crate::resolver::{self, Handle};
@@ -152,6 +153,13 @@ impl Running {
             .then(|| egress_front::start(Arc::new(Boxes(boxes.clone())), terms))
             .transpose()
             .map_err(|error| failed("front", error))?;
+        let told = |mailbox: &Mailbox| Box::new(mailbox.clone()) as Box<dyn logins::Reply>;
+        let logins = logins::start(boxes.iter().map(told).collect())
+            .map_err(|error| failed("login thread", error))?;
+        let mut login_key = [0; 32];
+        getrandom::fill(&mut login_key).map_err(|error| {
+            failed("login key", io::Error::other(format!("no randomness: {error}")))
+        })?;
         let own: Arc<[SocketAddr]> =
             bound.iter().map(|(_, _, listening)| listening.address).collect();
         let listeners: Vec<ListenerStatus> = bound
@@ -185,6 +193,8 @@ impl Running {
                 own: Arc::clone(&own),
                 policy: Arc::clone(&installed),
                 resolver: resolver.clone(),
+                logins: logins.clone(),
+                login_key,
                 max_flows,
                 low_latency: settings.low_latency,
                 id_prefix: id_prefix(id_salt, index),

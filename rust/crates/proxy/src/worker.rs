@@ -28,6 +28,7 @@ use crate::context::{CLIENT, Candidates, Context, FlowToken, Local, Step};
 use crate::dial::Dials;
 use crate::flow::{Flow, Recorder, WallClock, Work};
 use crate::installed::{InForce, Installed};
+use crate::logins::{self, Outcome, Remembered};
 use crate::pool::{Buffers, Pipes};
 use crate::relay::{Edge, Lender, SCRATCH_BYTES};
 use crate::resolver::{Answer, Handle, Reply};
@@ -72,6 +73,13 @@ pub(crate) enum Mail {
         address: IpAddr,
         names: Vec<Name>,
     },
+    /// A login that was asked for is verified.
+    LoggedIn {
+        token: u64,
+        outcome: Outcome,
+    },
+    /// A login that was right, by what `Remembered` calls it.
+    Remember([u8; 32]),
     /// A new policy; the worker answers with the flows that it closes for it.
     Install {
         policy: Arc<Installed>,
@@ -123,6 +131,16 @@ impl Reply for Mailbox {
     }
 }
 
+impl logins::Reply for Mailbox {
+    fn reply(&self, token: u64, outcome: Outcome) {
+        self.post(Mail::LoggedIn { token, outcome });
+    }
+
+    fn remember(&self, name: [u8; 32]) {
+        self.post(Mail::Remember(name));
+    }
+}
+
 /// What a worker is made from.
 #[derive(Debug)]
 pub(crate) struct Parts {
@@ -140,6 +158,9 @@ pub(crate) struct Parts {
     pub own: Arc<[SocketAddr]>,
     pub policy: Arc<Installed>,
     pub resolver: Handle,
+    pub logins: logins::Handle,
+    /// Of the keyed hash under which logins are remembered.
+    pub login_key: [u8; 32],
     pub max_flows: usize,
     pub low_latency: bool,
     /// The upper 24 bits of every flow id: different for each boot and worker.
@@ -195,6 +216,8 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         own,
         policy,
         resolver,
+        logins,
+        login_key,
         max_flows,
         low_latency,
         id_prefix,
@@ -227,6 +250,8 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         recorder,
         resolver,
         front,
+        login_thread: logins,
+        logins: Remembered::new(login_key),
         names: HashMap::new(),
         own,
         local: Local::default(),
@@ -492,8 +517,16 @@ impl Worker {
                     let token = FlowToken::of_number(token);
                     self.with(token, |context, flow| context.handed(token, flow, address, &names));
                 }
+                Ok(Mail::Remember(name)) => self.context.logins.add(name),
+                Ok(Mail::LoggedIn { token, outcome }) => {
+                    let token = FlowToken::of_number(token);
+                    self.with(token, |context, flow| context.login_answered(token, flow, outcome));
+                }
                 Ok(Mail::Install { policy, epoch, done }) => {
                     self.keep_judges();
+                    if !policy.snapshot.same_users(&self.context.policy().snapshot) {
+                        self.context.logins.forget();
+                    }
                     if epoch != self.names_epoch {
                         self.names_epoch = epoch;
                         self.context.names.clear();

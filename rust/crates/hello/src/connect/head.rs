@@ -3,6 +3,7 @@ use httparse::{EMPTY_HEADER, Header};
 
 use super::{ConnectHead, HeadError, MAX_HEADERS};
 use crate::{
+    basic::ProxyLogin,
     head::{self, other_host, values},
     name::parse_wire_authority,
 };
@@ -26,6 +27,7 @@ pub(super) fn parse(head: &[u8]) -> Result<ConnectHead, HeadError> {
         head_len: head.len(),
         prefers: head::preference(values(headers, "accept")),
         http_10: line.http_10,
+        login: ProxyLogin::read(values(headers, "proxy-authorization")),
     })
 }
 

@@ -11,7 +11,7 @@ pub use error::HeadError;
 pub use reader::HeadReader;
 
 pub use crate::head::{HeadFault, MAX_HEAD, MAX_HEADERS, Preference};
-use crate::name::Host;
+use crate::{basic::ProxyLogin, name::Host};
 
 /// What a CONNECT head asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,4 +26,6 @@ pub struct ConnectHead {
     pub prefers: Preference,
     /// The client speaks HTTP/1.0, not 1.1.
     pub http_10: bool,
+    /// Who the client says it is.
+    pub login: ProxyLogin,
 }

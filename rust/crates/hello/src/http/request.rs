@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     Answer,
+    basic::ProxyLogin,
     head::{self, HeadEnd, Preference, Start, host_field, other_host, values},
     name::{Host, parse_wire_host},
 };
@@ -57,6 +58,8 @@ pub struct Request {
     pub asked: Asked,
     /// How the client would rather read a refusal.
     pub prefers: Preference,
+    /// Who the client says it is.
+    pub login: ProxyLogin,
     pub(super) method_len: usize,
     pub(super) path: Range<usize>,
     pub(super) max_forwards: Option<u64>,
@@ -173,6 +176,7 @@ fn parse(head: &[u8]) -> Result<RequestHead, HttpError> {
         expects_continue,
         asked: Asked { head: line.method == "HEAD", upgrade, http_10: line.http_10 },
         prefers: head::preference(values(headers, "accept")),
+        login: ProxyLogin::read(values(headers, "proxy-authorization")),
         method_len,
         path: path_at + target.path.start..path_at + target.path.end,
         max_forwards,

@@ -65,6 +65,8 @@ pub(crate) struct Kept {
     pub port: u16,
     pub rule: u32,
     pub generation: u64,
+    /// Whose request it was: what an origin knows of a connection is not for others (RFC 4559, section 6).
+    pub user: Option<Box<[u8]>>,
 }
 
 impl Requests {

@@ -303,6 +303,8 @@ impl Context {
             | Said::Http2
             | Said::Head(_)
             | Said::Request(_)
+            | Said::Login(..)
+            | Said::NoLogin
             | Said::Socks(..)
             | Said::Answer(..)
             | Said::Encryption(_)

@@ -1,6 +1,7 @@
 //! First bytes: read until they say what the client asks for, bounded in bytes and time.
 
 use egress_flowlog::flags;
+use egress_hello::basic::{Credentials, ProxyLogin};
 use egress_hello::connect::{HeadReader, MAX_HEAD};
 use egress_hello::http::{HttpError, RequestHead, RequestReader};
 use egress_hello::name::Host;
@@ -8,9 +9,10 @@ use egress_hello::protocol::{Protocol, recognise};
 use egress_hello::socks::{Command, Method, SocksError};
 use egress_hello::tls::{HelloReader, MAX_FIRST_BYTES, Sni};
 use egress_hello::{Answer, connect, socks, tls};
-use egress_policy::{Accept, Accepts, End, Reason};
+use egress_policy::{Accept, Accepts, End, Login, Reason};
 use rustix::io::Errno;
 
+use super::login::Then;
 use super::postgres::{Encryption, NOT_TLS, Requests};
 use super::refuse::TLS_HANDSHAKE;
 use crate::context::{Context, FlowToken, Step};
@@ -22,7 +24,7 @@ use crate::refuse::{METHOD_CONNECT, NO_METHOD};
 #[derive(Debug)]
 pub(crate) enum Reader {
     /// Whichever of these the bytes turn out to be.
-    Any(Accepts),
+    Any(Accepts, Login),
     /// TLS, plain HTTP, or anything else: then the address decides.
     Captured,
     /// It begins like a request.
@@ -36,7 +38,8 @@ pub(crate) enum Reader {
     Tunnel(Requests),
     Connect(HeadReader),
     Http(RequestReader),
-    SocksGreeting,
+    SocksGreeting(Login),
+    SocksLogin,
     SocksRequest,
 }
 
@@ -48,6 +51,10 @@ pub(crate) enum Said {
     Request(Box<RequestHead>),
     /// A destination that is asked for in so many bytes.
     Socks(Host, u16, usize),
+    /// Who the client says it is, in so many bytes.
+    Login(Credentials, usize),
+    /// It offers no way to say who it is, and has to.
+    NoLogin,
     /// The first so many bytes are to be answered before the client goes on.
     Answer(usize, [u8; 2]),
     /// The first bytes ask for this before the client goes on.
@@ -114,15 +121,15 @@ impl Said {
 }
 
 impl Reader {
-    pub(crate) fn new(accepts: Accepts) -> Self {
+    pub(crate) fn new(accepts: Accepts, login: Login) -> Self {
         match accepts.one() {
             Accept::Connect => Self::Connect(HeadReader::new()),
             Accept::Http => Self::Http(RequestReader::new()),
-            Accept::Socks5 => Self::SocksGreeting,
+            Accept::Socks5 => Self::SocksGreeting(login),
             Accept::Tls | Accept::Tcp | Accept::Dns => Self::Tls(HelloReader::new()),
             Accept::Postgres => Self::Postgres(Requests::default()),
             Accept::Transparent => Self::Captured,
-            Accept::Several => Self::Any(accepts),
+            Accept::Several => Self::Any(accepts, login),
         }
     }
 
@@ -133,19 +140,19 @@ impl Reader {
 
     pub(crate) fn protocol(&self) -> Option<Accept> {
         match self {
-            Self::Any(_) | Self::Captured | Self::Tunnel(_) => None,
+            Self::Any(..) | Self::Captured | Self::Tunnel(_) => None,
             Self::Tls(_) => Some(Accept::Tls),
             Self::Postgres(_) | Self::PostgresHello(_) => Some(Accept::Postgres),
             Self::Connect(_) => Some(Accept::Connect),
             Self::Http(_) | Self::CapturedHttp(_) => Some(Accept::Http),
-            Self::SocksGreeting | Self::SocksRequest => Some(Accept::Socks5),
+            Self::SocksGreeting(_) | Self::SocksLogin | Self::SocksRequest => Some(Accept::Socks5),
         }
     }
 
     /// Reads all bytes so far; refuses to wait for more than the protocol could need.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Said {
         match self {
-            Self::Any(accepts) => {
+            Self::Any(accepts, login) => {
                 let accept = match recognise(bytes) {
                     Answer::NeedMore => return Said::More,
                     Answer::Found(Protocol::Tls) if accepts.has(Accept::Tls) => Accept::Tls,
@@ -166,7 +173,7 @@ impl Reader {
                 if !accepts.has(accept) {
                     return Said::NotAccepted;
                 }
-                *self = Self::new(Accepts::only(accept));
+                *self = Self::new(Accepts::only(accept), *login);
                 self.read(bytes)
             }
             Self::Captured => match recognise(bytes) {
@@ -249,13 +256,30 @@ impl Reader {
                 Answer::Not if bytes.starts_with(b"CONNECT ") => malformed(METHOD_CONNECT),
                 answer => Said::of_request(answer),
             },
-            Self::SocksGreeting => match socks::read_greeting(bytes) {
+            Self::SocksGreeting(login) => match socks::read_greeting(bytes) {
                 Answer::NeedMore => Said::More,
+                // Whoever could say who it is, is asked.
+                Answer::Found(greeting) if greeting.password && *login != Login::Off => {
+                    *self = Self::SocksLogin;
+                    Said::Answer(greeting.len, Method::Password.bytes())
+                }
+                Answer::Found(_) if *login == Login::Required => Said::NoLogin,
                 Answer::Found(greeting) if greeting.no_auth => {
                     *self = Self::SocksRequest;
                     Said::Answer(greeting.len, Method::NoAuth.bytes())
                 }
                 Answer::Found(_) => malformed(NO_METHOD),
+                Answer::Not => Said::NotAccepted,
+                Answer::Malformed(error) => malformed(error.word()),
+            },
+            Self::SocksLogin => match socks::read_login(bytes) {
+                Answer::NeedMore => Said::More,
+                Answer::Found(login) => {
+                    let credentials = Credentials::new(login.user, login.password.expose());
+                    credentials.map_or(malformed(SocksError::UserEmpty.word()), |credentials| {
+                        Said::Login(credentials, login.len)
+                    })
+                }
                 Answer::Not => Said::NotAccepted,
                 Answer::Malformed(error) => malformed(error.word()),
             },
@@ -375,7 +399,7 @@ impl Context {
     pub(super) fn reader(&self, flow: &Flow) -> Reader {
         // Who has asked for something by HTTP has chosen.
         let chosen = flow.http().map(|_| Accepts::only(Accept::Http));
-        Reader::new(chosen.unwrap_or_else(|| self.accepts(flow)))
+        Reader::new(chosen.unwrap_or_else(|| self.accepts(flow)), self.login(flow))
     }
 
     /// The protocols of the flow's listener.
@@ -396,6 +420,13 @@ impl Context {
     fn heard(&mut self, token: FlowToken, flow: &mut Flow, said: Said) -> Step {
         match said {
             Said::More | Said::Answer(..) | Said::Encryption(_) | Said::Pass(_) => Step::Stay,
+            Said::Login(credentials, taken) => {
+                if let Work::Resolve(bytes) = &mut flow.work {
+                    bytes.wipe(taken);
+                }
+                self.log_in(token, flow, credentials, Then::SocksRequest)
+            }
+            Said::NoLogin => self.refuse(token, flow, Reason::LoginRequired, End::Refused),
             Said::Unnamed if flow.accept == Accept::Transparent => self.judge_unnamed(token, flow),
             Said::Unnamed => self.refuse(token, flow, Reason::NoName, End::Refused),
             Said::NotAccepted if flow.accept == Accept::Transparent && flow.http().is_none() => {
@@ -437,16 +468,17 @@ impl Context {
                 flow.prefers = head.prefers;
                 if let Work::Resolve(bytes) = &mut flow.work {
                     // What follows the head belongs to the tunnel.
-                    bytes.advance(head.head_len);
+                    bytes.wipe(head.head_len);
                 }
-                self.judge(token, flow, head.host, head.port)
+                self.judge_known(token, flow, head.login, head.host, head.port)
             }
             Said::Request(head) => self.requested(token, flow, *head),
             Said::Socks(host, port, taken) => {
                 if let Work::Resolve(bytes) = &mut flow.work {
                     bytes.advance(taken);
                 }
-                self.judge(token, flow, host, port)
+                // A policy may have come since the greeting that asks for a login.
+                self.judge_known(token, flow, ProxyLogin::Absent, host, port)
             }
         }
     }

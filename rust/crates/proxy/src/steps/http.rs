@@ -117,7 +117,8 @@ impl Context {
         let mut head = self.lender.buffers.holding(&[]);
         head.write(|out| rewrite_request(bytes.rest(), &request, !request.keep_alive, out));
         let repeatable = is_repeatable(&request, bytes.rest());
-        bytes.advance(request.head_len);
+        // The origin gets no credentials of the proxy's; they need not stay here either.
+        bytes.wipe(request.head_len);
         flow.work = Work::Resolve(head);
         flow.prefers = request.prefers;
         let captured = flow.captured;
@@ -135,7 +136,7 @@ impl Context {
         } else {
             requests.ahead = Some(bytes);
         }
-        self.judge(token, flow, request.host, port)
+        self.judge_known(token, flow, request.login, request.host, port)
     }
 
     /// Takes the upstream of the request before, if this one is for the same destination by the same decision. `None`
@@ -178,6 +179,7 @@ impl Context {
     fn fits(&self, flow: &Flow, kept: &Kept, policy: &InForce) -> bool {
         let Some(decision) = flow.decision else { return false };
         flow.destination.as_ref() == Some(&kept.host)
+            && flow.user() == kept.user.as_deref()
             && (flow.port, flow.rule, flow.generation) == (kept.port, kept.rule, kept.generation)
             && self.screen(&self.screening(flow, decision, policy), kept.address, policy).is_ok()
     }
@@ -315,7 +317,8 @@ impl Context {
             && let (Some(host), Some(address)) = (flow.destination.clone(), flow.upstream)
         {
             let (port, rule, generation) = (flow.port, flow.rule, flow.generation);
-            let kept = Kept { upstream, side, address, host, port, rule, generation };
+            let user = flow.user().map(Into::into);
+            let kept = Kept { upstream, side, address, host, port, rule, generation, user };
             if let Some(requests) = flow.http_mut() {
                 requests.kept = Some(kept);
             }

@@ -2,7 +2,7 @@
 
 use egress_flowlog::{NONE_U32, WorkerCounter, flags};
 use egress_hello::name::Host;
-use egress_policy::{Accept, Decision, Destination, End, Reason, Stage, Verdict};
+use egress_policy::{Accept, Decision, Destination, End, Login, Reason, Stage, Verdict};
 
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Work};
@@ -114,14 +114,20 @@ impl Context {
         flow: &mut Flow,
         policy: &InForce,
     ) -> Step {
-        let (
-            Some(host),
-            Some(_),
-            Work::Resolve(_) | Work::Dial(..) | Work::Relay(_) | Work::Http(_),
-        ) = (&flow.destination, flow.decision, &flow.work)
-        else {
+        if flow.decision.is_none()
+            || !matches!(
+                flow.work,
+                Work::Resolve(_) | Work::Dial(..) | Work::Relay(_) | Work::Http(_)
+            )
+        {
             return Step::Stay;
-        };
+        }
+        // A login holds as long as its user may log in; a changed password is for the next one.
+        let was = flow.lose_user(&policy.snapshot);
+        let asks = policy.snapshot.settings().listeners.get(usize::from(flow.listener));
+        let required = asks.is_some_and(|listener| listener.login == Login::Required);
+        let lost = required && flow.user().is_none();
+        let Some(host) = &flow.destination else { return Step::Stay };
         self.count(WorkerCounter::Rejudged);
         let source = policy.snapshot.source(flow.caller());
         let decision =
@@ -142,7 +148,7 @@ impl Context {
         let contradicts = matches!(found, Some(Reason::NameMismatch | Reason::Malformed))
             && !terms.is_some_and(|terms| terms.sni_any);
         let denied = match screened {
-            _ if decision.verdict == Verdict::Deny => true,
+            _ if decision.verdict == Verdict::Deny || lost => true,
             _ if contradicts && !decision.audit => true,
             Some(screened) => !screened.audit,
             None => false,
@@ -166,10 +172,13 @@ impl Context {
             flow.publish();
             return self.reach_again(token, flow);
         }
+        // The record says who it was.
+        flow.be_again(was);
         if !matches!(flow.work, Work::Relay(_) | Work::Http(_)) {
             // Nothing is open yet: it is refused as it would be had it come now.
             flow.take_decision(decision, policy.generation);
-            return self.refuse(token, flow, decision.reason, End::Refused);
+            let reason = if lost { Reason::LoginRequired } else { decision.reason };
+            return self.refuse(token, flow, reason, End::Refused);
         }
         if flow.stage != Stage::Closing {
             self.count(WorkerCounter::PolicyClosed);

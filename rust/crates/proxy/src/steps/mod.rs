@@ -1,5 +1,5 @@
 //! What a flow does next, one file per stage, in the order of a connection's life:
-//! `proxy_header` (on listeners behind a proxy) → `hear` (first bytes) → `judge` (decision) → `reach` (resolve, screen, dial) → `carry` (tunnel, relay), or `refuse`.
+//! `proxy_header` (on listeners behind a proxy) → `hear` (first bytes) → `login` (where one is asked for) → `judge` (decision) → `reach` (resolve, screen, dial) → `carry` (tunnel, relay), or `refuse`.
 
 mod announce;
 mod captured;
@@ -8,12 +8,14 @@ mod hand_over;
 mod hear;
 mod http;
 mod judge;
+mod login;
 mod postgres;
 mod proxy_header;
 mod reach;
 mod refuse;
 
 pub(crate) use hear::{Reader, Said};
+pub(crate) use login::Waiting;
 pub(crate) use reach::enforced;
 
 use egress_policy::{Accept, End, Reason};
@@ -36,11 +38,11 @@ impl Context {
             Work::Header(_) => self.read_header(token, flow),
             Work::Hear(_) => self.hear(token, flow),
             // Nothing can be answered to a client that is gone; a half-close alone is no reason to stop.
-            Work::Resolve(_) | Work::Dial(..) if side == CLIENT && edge.broken => {
+            Work::Login(_) | Work::Resolve(_) | Work::Dial(..) if side == CLIENT && edge.broken => {
                 Step::End(End::ClientGone)
             }
             Work::Resolve(_) if side == CLIENT && flow.awaits_turn() => self.reach(token, flow),
-            Work::Resolve(_) => Step::Stay,
+            Work::Login(_) | Work::Resolve(_) => Step::Stay,
             Work::Dial(..) if side == CLIENT => Step::Stay,
             Work::Dial(..) => self.attempt_edge(token, flow, side - 1, edge),
             Work::Relay(_) => self.carry(token, flow),
@@ -58,6 +60,7 @@ impl Context {
             Work::Header(_) | Work::Hear(_) => {
                 self.refuse(token, flow, Reason::FirstBytesTimeout, End::Refused)
             }
+            Work::Login(_) => self.login_late(token, flow),
             Work::Resolve(_) if flow.decision.is_none() => self.judge_address(token, flow),
             Work::Resolve(_) => self.fail(token, flow, End::ResolveTimeout),
             Work::Dial(..) => self.dial_timer(token, flow),

@@ -9,7 +9,6 @@ use egress_hello::Answer;
 use egress_hello::proxy_protocol::{self, Connection, Header, ProxyError};
 use egress_policy::{Accept, End, Listener, NamingTlv, Proxied, Reads, Reason};
 
-use super::Reader;
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Work, evidence};
 use crate::installed::Installed;
@@ -169,7 +168,7 @@ impl Context {
         if bytes.rest().is_empty() {
             self.lender.buffers.give_back(bytes);
         } else {
-            let reader = Reader::new(self.accepts(flow));
+            let reader = self.reader(flow);
             if let Some(step) = self.understand(token, flow, bytes.heard_by(reader)) {
                 return step;
             }

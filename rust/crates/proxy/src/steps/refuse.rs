@@ -131,7 +131,9 @@ impl Context {
 
     /// How the client is told. What fails is no refusal, and who is overloaded keeps no more than it must.
     fn on_deny(&self, flow: &Flow) -> OnDeny {
-        if flow.end != End::Refused || flow.reason == Reason::Overloaded {
+        // Without being asked most clients do not log in.
+        let asked = matches!(flow.reason, Reason::LoginRequired | Reason::LoginFailed);
+        if flow.end != End::Refused || flow.reason == Reason::Overloaded || asked {
             return OnDeny::Native;
         }
         let policy = self.policy();
@@ -148,7 +150,8 @@ impl Context {
         let rule = policy.snapshot.rule(RuleId(flow.rule));
         let name = flow.name();
         let detail = flow.other.as_deref().unwrap_or_default();
-        let message = if flow.end == End::Refused && flow.destination.is_some() {
+        let of_login = matches!(flow.reason, Reason::LoginRequired | Reason::LoginFailed);
+        let message = if flow.end == End::Refused && flow.destination.is_some() && !of_login {
             let template =
                 rule.as_ref().map_or(policy.snapshot.default_message(), |rule| rule.message);
             let values = MessageValues {

@@ -105,6 +105,8 @@ fn allocations(rounds: usize) -> u64 {
         own: addresses.clone().into(),
         policy,
         resolver,
+        logins: logins::start(Vec::new()).unwrap(),
+        login_key: [0; 32],
         max_flows: 64,
         low_latency: false,
         id_prefix: 0,
