@@ -37,8 +37,11 @@ const MAX_ASKED: usize = 8;
 /// JSON is a normalised document as it stands; anything else is the shorthand of [`shorthand`].
 pub fn policy_document(data: &[u8]) {
     if data.first() == Some(&b'{') {
-        // Lists are files of whoever runs this: a policy may name a device or a pipe.
-        let named = |value: &Value| value.get("lists").is_some_and(|lists| *lists != json!({}));
+        // Lists and users are files of whoever runs this: a policy may name a device or a pipe.
+        let named = |value: &Value| {
+            value.get("lists").is_some_and(|lists| *lists != json!({}))
+                || value.get("users").is_some_and(|users| !users.is_null())
+        };
         if !serde_json::from_slice(data).is_ok_and(|value| named(&value)) {
             compiled(data, &[]);
         }

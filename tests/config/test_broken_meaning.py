@@ -90,6 +90,20 @@ CASES = [
     ),
     Broken("accept", "yaml", _listener("name: t, bind: '0.0.0.0:1', accept: ⟦tsl"), "not a protocol", "`tls`"),
     Broken(
+        "nobody to log in",
+        "yaml",
+        _listener("name: t, bind: '0.0.0.0:1', accept: connect, login: ⟦required"),
+        "nobody may log in",
+        "users.txt",
+    ),
+    Broken(
+        "no users file",
+        "yaml",
+        V1 + "users: { file: ⟦gone.txt }\n",
+        "the users file",
+        "starts at the policy file",
+    ),
+    Broken(
         "tcp without to",
         "yaml",
         _listener("⟦name: t, bind: '0.0.0.0:1', accept: tcp").replace("{ ⟦", "⟦{ "),
