@@ -1,0 +1,257 @@
+//! One worker's side of a class, in one direction: whose turn it is, and when.
+//!
+//! Sources share the class evenly, and flows their source: start-time fair queueing (Goyal, Vin, Cheng 1996) at both levels.
+//! A turn is a quantum of bytes. Whoever has had less than its share has its turn at once, and the class pays later: so a
+//! small message does not wait behind bulk.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::HashMap;
+
+use crate::bucket::{Bucket, Nanos};
+
+const MS: Nanos = 1_000_000;
+/// Time that makes up for a turn that came late: twice a tick of the worker's timers and the lateness of a thread that
+/// shares its CPU.
+const LATENESS: Nanos = 12 * MS;
+/// What may go at once after a pause.
+const BURST: Nanos = 2 * MS;
+/// How far those who are under their share may run a class into debt: so long, or so many turns.
+const DEBT: Nanos = 8 * MS;
+const DEBT_TURNS: u64 = 1;
+/// A turn is this long at the class's rate, within bounds.
+const TURN: Nanos = 2 * MS;
+pub(crate) const LEAST_TURN: f64 = 1448.0;
+const LARGEST_TURN: f64 = 262_144.0;
+/// Where many wait, each has its turn the sooner the shorter the turns are.
+const SHARED_TURN: f64 = 16_384.0;
+
+/// What a class knows of one flow. All else is in the gate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// The source whose share it has a part of.
+    pub source: u64,
+    /// Where its last turn ended in the virtual time of its source.
+    finish: u64,
+    /// It waits for its turn.
+    waits: bool,
+    /// It has waited for the turn that it has.
+    in_turn: bool,
+}
+
+/// Whether a flow may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// So many bytes at most.
+    Now(u64),
+    /// It is told.
+    Later,
+}
+
+#[derive(Debug, Default)]
+struct Source {
+    finish: u64,
+    /// Virtual time: bytes per flow.
+    clock: u64,
+    waiting: BinaryHeap<Reverse<(u64, u64, u64)>>,
+    /// Flows that have joined.
+    flows: u32,
+    /// Of the source's flows that wait, those that do so here; 0 is not known yet.
+    part: f64,
+}
+
+impl Source {
+    /// What so many bytes come to in virtual time.
+    fn cost(&self, bytes: u64) -> u64 {
+        if self.part > 0.0 { (bytes as f64 / self.part) as u64 } else { bytes }
+    }
+}
+
+/// A worker's queue for one class in one direction.
+#[derive(Debug)]
+pub struct Gate {
+    bucket: Bucket,
+    /// Virtual time: bytes per source.
+    clock: u64,
+    sources: HashMap<u64, Source>,
+    turns: BinaryHeap<Reverse<(u64, u64, u64)>>,
+    /// Of equals the first one goes first.
+    arrivals: u64,
+    waiting: u32,
+    /// Bytes sent in all.
+    sent: u64,
+}
+
+impl Pace {
+    pub fn of(source: u64) -> Self {
+        Self { source, ..Self::default() }
+    }
+
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+}
+
+impl Gate {
+    pub fn new(rate: f64) -> Self {
+        Self {
+            bucket: Bucket::new(rate),
+            clock: 0,
+            sources: HashMap::new(),
+            turns: BinaryHeap::new(),
+            arrivals: 0,
+            waiting: 0,
+            sent: 0,
+        }
+    }
+
+    pub fn rate(&self) -> f64 {
+        self.bucket.rate()
+    }
+
+    pub fn set_rate(&mut self, rate: f64, now: Nanos) {
+        self.bucket.set_rate(rate, now);
+    }
+
+    /// Bytes sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Flows that wait for their turn.
+    pub fn waiting(&self) -> u32 {
+        self.waiting
+    }
+
+    /// Sources of which a flow waits, and how many of each do.
+    pub fn waiting_sources(&self) -> impl Iterator<Item = (u64, usize)> {
+        self.sources
+            .iter()
+            .filter(|(_, source)| !source.waiting.is_empty())
+            .map(|(&key, source)| (key, source.waiting.len()))
+    }
+
+    /// Asks which part of each source that waits is here, more than 0 and at most 1: elsewhere it has the rest of its
+    /// share. Their sum.
+    pub fn weigh(&mut self, mut part: impl FnMut(u64, usize) -> f64) -> f64 {
+        let mut sum = 0.0;
+        for (&key, source) in &mut self.sources {
+            if !source.waiting.is_empty() {
+                source.part = part(key, source.waiting.len());
+                sum += source.part;
+            }
+        }
+        sum
+    }
+
+    fn quantum(&self) -> u64 {
+        let bytes = self.bucket.rate() * TURN as f64 / 1e9;
+        let least = bytes.clamp(LEAST_TURN, SHARED_TURN);
+        (bytes / f64::from(self.waiting.max(1))).clamp(least, LARGEST_TURN) as u64
+    }
+
+    /// A flow belongs to this class from now on.
+    pub fn join(&mut self, pace: &Pace) {
+        self.sources.entry(pace.source).or_default().flows += 1;
+    }
+
+    /// It does not any more. A place in the queue that it leaves is told to somebody who is not there (`nobody`).
+    pub fn leave(&mut self, pace: &mut Pace) {
+        if std::mem::take(&mut pace.waits) {
+            self.waiting -= 1;
+        }
+        if let Some(source) = self.sources.get_mut(&pace.source) {
+            source.flows -= 1;
+        }
+    }
+
+    /// Forgets sources without flows, as soon as it gives them no new share when they come back.
+    pub fn tidy(&mut self, now: Nanos) {
+        let idle = self.turns.is_empty() && self.bucket.is_paid(now);
+        let clock = self.clock;
+        self.sources.retain(|_, source| {
+            source.flows > 0 || !source.waiting.is_empty() || !idle && source.finish > clock
+        });
+    }
+
+    /// May a flow that has something to send do so? If not, it is in the queue, and `next` says when it is its turn.
+    pub fn ask(&mut self, pace: &mut Pace, token: u64, now: Nanos) -> Turn {
+        if pace.waits {
+            return Turn::Later;
+        }
+        let quantum = self.quantum();
+        let source = self.sources.entry(pace.source).or_default();
+        let free = self.turns.is_empty() && self.bucket.is_paid(now);
+        // Less than a turn ahead of those that wait.
+        let ahead = |finish: u64, clock: u64| finish >= clock + quantum;
+        let under = !ahead(source.finish, self.clock) && !ahead(pace.finish, source.clock);
+        let bound = (DEBT_TURNS * quantum) as f64;
+        pace.in_turn &= free;
+        if free || under && self.bucket.owes_less(bound, DEBT, now) {
+            return Turn::Now(quantum);
+        }
+        pace.waits = true;
+        self.waiting += 1;
+        self.arrivals += 1;
+        if source.waiting.is_empty() {
+            let start = source.finish.max(self.clock);
+            self.turns.push(Reverse((start, self.arrivals, pace.source)));
+        }
+        source.waiting.push(Reverse((pace.finish.max(source.clock), self.arrivals, token)));
+        Turn::Later
+    }
+
+    /// Whose turn it is now. Its answer is to be `charge`, or `nobody`.
+    pub fn next(&mut self, now: Nanos) -> Option<(u64, u64)> {
+        if !self.bucket.is_paid(now) {
+            return None;
+        }
+        let quantum = self.quantum();
+        while let Some(Reverse((start, _, key))) = self.turns.pop() {
+            let Some(source) = self.sources.get_mut(&key) else { continue };
+            let Some(Reverse((flow_start, _, token))) = source.waiting.pop() else { continue };
+            self.clock = self.clock.max(start);
+            source.clock = source.clock.max(flow_start);
+            if !source.waiting.is_empty() {
+                // Behind what this turn will have cost it, as far as that is known.
+                self.arrivals += 1;
+                let next = start + source.cost(quantum);
+                self.turns.push(Reverse((next, self.arrivals, key)));
+            }
+            return Some((token, quantum));
+        }
+        None
+    }
+
+    /// The flow whose turn came: it waits no more, and may send.
+    pub fn begin(&mut self, pace: &mut Pace) {
+        pace.in_turn = std::mem::take(&mut pace.waits);
+        if pace.in_turn {
+            self.waiting -= 1;
+        }
+    }
+
+    /// What a flow has sent in its turn.
+    pub fn charge(&mut self, pace: &mut Pace, bytes: u64, now: Nanos) {
+        let source = self.sources.entry(pace.source).or_default();
+        let start = source.finish.max(self.clock);
+        source.finish = start + source.cost(bytes);
+        let flow_start = pace.finish.max(source.clock);
+        pace.finish = flow_start + bytes;
+        if self.turns.is_empty() {
+            self.clock = self.clock.max(start);
+        }
+        if source.waiting.is_empty() {
+            source.clock = source.clock.max(flow_start);
+        }
+        let late = pace.in_turn || !self.turns.is_empty();
+        let keeps = if late { LATENESS } else { BURST };
+        self.bucket.charge(bytes, keeps, now);
+        self.sent += bytes;
+    }
+
+    /// When `next` is to be asked again; `None` while nobody waits.
+    pub fn wakes_at(&self) -> Option<Nanos> {
+        (!self.turns.is_empty()).then(|| self.bucket.paid_at())
+    }
+}

@@ -1,0 +1,14 @@
+//! Traffic shaping as arithmetic over a clock that the caller reads: no I/O, no thread, and no lock on the way of a byte.
+//!
+//! A [`Plan`] shares a link out between classes and workers; a [`Gate`] is one worker's queue for one class.
+#![forbid(unsafe_code)]
+
+mod allot;
+mod bucket;
+mod gate;
+mod plan;
+
+pub use allot::{Allotment, Claim, allot};
+pub use bucket::{Bucket, Nanos};
+pub use gate::{Gate, Pace, Turn};
+pub use plan::{Bounds, PERIOD, Plan};
