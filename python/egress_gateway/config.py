@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, field
 
-from egress_gateway.units import Duration, Until
+from egress_gateway.units import Duration, Rate, Until
 
 VERSION: Final = "v1"
 # The data plane counts in 32 bits, and the highest number stands for no bound.
@@ -23,6 +23,7 @@ _TEXT: Final = 1024
 Count = Annotated[int, Meta(ge=1, le=_MOST)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Text = Annotated[str, Meta(max_length=_TEXT)]
+Weight = Annotated[int, Meta(ge=1, le=1000)]
 Action = Literal["deny", "allow"]
 Mode = Literal["enforce", "audit"]
 OnDeny = Literal["native", "reset", "drop"]
@@ -306,11 +307,40 @@ class Connections(Section, frozen=True):
     new_per_second: Annotated[Count, _doc("New connections in a second.", 200)] | UnsetType = UNSET
 
 
+class Link(Section, frozen=True):
+    """A pipe that rules share."""
+
+    bandwidth: Annotated[Rate, _doc("What goes through it, in each direction.", "2 Gbit/s")]
+
+
+class Bandwidth(Section, frozen=True):
+    """What the connections of a rule have together, in each direction by itself. What a rule does not use is lent to
+    the others of its link."""
+
+    max: Annotated[Rate, _doc("Never more than this. Built in: what the link has.", "50 Mbit/s")] | UnsetType = UNSET
+    guarantee: (
+        Annotated[Rate, _doc("Of its link, whenever it is wanted. Built in: nothing.", "10 Mbit/s")] | UnsetType
+    ) = UNSET
+    link: (
+        Annotated[str, _doc("A name of `links`. Built in: the link, where there is one only.", "internet")] | UnsetType
+    ) = UNSET
+    priority: Annotated[
+        Literal["high", "normal", "low"], _doc("Who is lent to first what others of the link do not use.")
+    ] = "normal"
+    weight: Annotated[Weight, _doc("How much of it, beside others of its priority.", 2)] = 1
+    share_by: Annotated[
+        Literal["source", "connection", "none"],
+        _doc(
+            "`source`: each caller (by its identity, else its address) has an equal part, and its connections share "
+            "that. `connection`, or `none`: each connection has an equal part."
+        ),
+    ] = "none"
+
+
 class Rule(Section, frozen=True):
     """Which sources may, or may not, reach which destinations."""
 
     later: ClassVar[dict[str, str]] = {
-        "bandwidth": "bound the rule by `connections: { max: … }`, or leave the key out",
         "budget": "leave the key out; bytes per rule are in the metrics",
     }
     name: Annotated[
@@ -380,6 +410,18 @@ class Rule(Section, frozen=True):
     connections: Annotated[Connections, _doc("How many connections the rule grants. Built in: no bound.")] = field(
         default_factory=Connections
     )
+    bandwidth: (
+        Annotated[
+            str | Bandwidth,
+            _doc(
+                "What the rule's connections have together, in each direction. A rate alone is `max`. Built in: no "
+                "bound.",
+                "50 Mbit/s",
+                {"max": "50 Mbit/s", "guarantee": "10 Mbit/s", "share_by": "source"},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     dial: (
         Annotated[
             str,
@@ -407,7 +449,6 @@ class Rule(Section, frozen=True):
 class Config(Section, frozen=True):
     """A policy file."""
 
-    later: ClassVar[dict[str, str]] = {"links": "leave the key out; bandwidth is not shaped yet"}
     egress: Annotated[Literal["v1"], _doc("The version of the language; every file begins with it.")]
     listeners: Annotated[
         list[Listener],
@@ -419,6 +460,9 @@ class Config(Section, frozen=True):
     ] = field(default_factory=dict)
     lists: Annotated[dict[str, ListFile], _doc("Long lists of names under a name.", {"ads": {"file": "ads.txt"}})] = (
         field(default_factory=dict)
+    )
+    links: Annotated[dict[str, Link], _doc("Pipes that rules share.", {"internet": {"bandwidth": "2 Gbit/s"}})] = field(
+        default_factory=dict
     )
     users: Annotated[Users, _doc("Who may log in; see `login` of a listener.")] = field(default_factory=Users)
     resolver: Annotated[Resolver, _doc("How names become addresses.")] = field(default_factory=Resolver)
@@ -443,9 +487,11 @@ DEFAULT_LISTENERS: Final = (
 
 
 def decode_unit(kind: type, value: object) -> Any:
-    """msgspec's dec_hook: durations and dates as people write them."""
+    """msgspec's dec_hook: durations, rates and dates as people write them."""
     if kind is Duration:
         return Duration.parse(value)
     if kind is Until:
         return Until.parse(value)
+    if kind is Rate:
+        return Rate.parse(value)
     raise NotImplementedError(kind)

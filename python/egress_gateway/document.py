@@ -14,11 +14,22 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from egress_gateway.config import DEFAULT_LISTENERS, Default, From, Listener, Resolver, Rule, Target, Timeouts, Users
+from egress_gateway.config import (
+    DEFAULT_LISTENERS,
+    Bandwidth,
+    Default,
+    From,
+    Listener,
+    Resolver,
+    Rule,
+    Target,
+    Timeouts,
+    Users,
+)
 from egress_gateway.errors import Path
 from egress_gateway.files import resolve_path
 from egress_gateway.merge import Merged, Origin
-from egress_gateway.units import Duration
+from egress_gateway.units import Duration, Rate, UnitError
 from egress_gateway.validate import BROKEN
 
 VERSION = 1
@@ -45,6 +56,7 @@ class Document:
             "groups": {},
             "lists": {},
             "users": None,
+            "links": {},
             "rules": [],
         }
         for path, origin in merged.origins.items():
@@ -56,6 +68,8 @@ class Document:
         for name, item in merged.keyed("lists").items():
             source, _ = merged.origins["lists", name]
             self.body["lists"][name] = {"file": resolve_path(item.file, source.file)}
+        for name, link in merged.keyed("links").items():
+            self.body["links"][name] = {"bandwidth": link.bandwidth.bits}
         users = merged.section("users", Users()).file
         if users is not UNSET:
             self.body["users"] = {"file": resolve_path(users, merged.origins["users", "file"][0].file)}
@@ -138,6 +152,7 @@ class Document:
                 "max": _or_none(rule.connections.max),
                 "new_per_second": _or_none(rule.connections.new_per_second),
             },
+            "bandwidth": _bandwidth(rule.bandwidth),
             "dial": _or_none(rule.dial),
             "sni": rule.sni,
             "send_proxy": _or_none(rule.send_proxy),
@@ -206,6 +221,19 @@ def _listener(listener: Listener) -> dict[str, Any]:
         "send_proxy": listener.send_proxy,
         "login": listener.login,
     }
+
+
+def _bandwidth(given: Any) -> dict[str, Any] | None:
+    """Rates in bits per second. One that cannot be read has been reported: it is none here."""
+    if given is UNSET:
+        return None
+    if isinstance(given, str):
+        try:
+            given = Bandwidth(max=Rate.parse(given))
+        except UnitError:
+            return None
+    values = msgspec.structs.asdict(given)
+    return {key: value.bits if isinstance(value, Rate) else _or_none(value) for key, value in values.items()}
 
 
 def _in_ms(section: Resolver | Timeouts) -> dict[str, Any]:

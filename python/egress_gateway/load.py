@@ -17,6 +17,7 @@ from egress_gateway.errors import ConfigError, ConfigErrors, Path, quote
 from egress_gateway.files import digest_of, read_all, reason, resolve_path
 from egress_gateway.merge import Merged, Origin
 from egress_gateway.positions import Source, parse
+from egress_gateway.units import Rate, UnitError
 from egress_gateway.validate import BROKEN, Validator, nearest
 
 _LOG_WORDS = ("stdout", "stderr", "off")
@@ -115,6 +116,12 @@ class Draft:
             if listener.port is not msgspec.UNSET and not any(word in listener.accept for word in ("tls", "postgres")):
                 message = "only a tls or postgres listener takes `port`; elsewhere the destination brings its own"
                 self.report((origin[0], (*origin[1], "port")), "unused_port", message, "remove `port`")
+        for rule, (source, path) in merged.rules:
+            if isinstance(rule.bandwidth, str):
+                try:
+                    Rate.parse(rule.bandwidth)
+                except UnitError as error:
+                    self.report((source, (*path, "bandwidth")), "bad_value", str(error), error.fix)
         for name, item in merged.keyed("lists").items():
             source, path = merged.origins["lists", name]
             self._check_list(resolve_path(item.file, source.file), (source, (*path, "file")))

@@ -13,7 +13,7 @@ from egress_gateway.positions import Source
 from egress_gateway.validate import BROKEN, fields
 
 # Keys whose entries belong to the one who wrote them; the same entry twice is a mistake even if both are equal.
-_KEYED: Final = (("groups",), ("lists",), ("resolver", "hosts"))
+_KEYED: Final = (("groups",), ("lists",), ("links",), ("resolver", "hosts"))
 _SECTIONS: Final = ("default", "users", "resolver", "timeouts", "admin", "log")
 _SCALARS: Final = ("workers", "low_latency", "max_flows")
 
@@ -39,7 +39,7 @@ class Merged:
             for index, item in enumerate(getattr(config, key)):
                 if item is not BROKEN and self._is_new(key[:-1], item.name, source, (key, index)):
                     getattr(self, key).append((item, (source, (key, index))))
-        for name in ("groups", "lists"):
+        for name in ("groups", "lists", "links"):
             self._keyed((name,), getattr(config, name), source)
         for name in _SECTIONS:
             if isinstance(written.get(name), dict):

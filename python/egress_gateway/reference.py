@@ -21,7 +21,8 @@ A policy file is YAML (`.yaml`, `.yml`), TOML (`.toml`) or JSON (`.json`), told 
 with `egress: v1`. Several files, or a directory of them, count as one: rules and listeners are put side by side, and a
 key that two files give with different values is an error. Unknown keys are errors. A key that is written needs a value.
 
-Durations are a number and its unit: `250ms`, `5s`, `10m` (minutes), `1h`, `5d`.
+Durations are a number and its unit: `250ms`, `5s`, `10m` (minutes), `1h`, `5d`. Rates are bits per second: `64 kbit/s`,
+`50 Mbit/s`, `2 Gbit/s`.
 """
 
 

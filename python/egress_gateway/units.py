@@ -11,6 +11,13 @@ DURATION_UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 
 # 100 years in milliseconds: beyond it a duration is a typing error, and below it every sum fits 64 bits.
 MAX_DURATION_MS: Final = 100 * 365 * 86_400_000
 
+# Bits per second of each unit, from the smallest to the largest.
+RATE_UNITS: Final = {"kbit/s": 1_000, "Mbit/s": 1_000_000, "Gbit/s": 1_000_000_000}
+# A segment of 1,448 bytes in less than a second and a half; and beyond what one host has.
+MIN_RATE, MAX_RATE = 8_000, 10**12
+
+_RATE = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,3}))?\s?([A-Za-z/]*)")
+_RATE_EXAMPLES: Final = "64 kbit/s, 50 Mbit/s or 2 Gbit/s"
 _DURATION = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,3}))?\s?([A-Za-zµ]*)")
 _LONG_UNITS: Final = {
     **dict.fromkeys(("msec", "msecs", "millisecond", "milliseconds"), "ms"),
@@ -82,6 +89,61 @@ class Duration:
 
     def __hash__(self) -> int:
         return hash(self.ms)
+
+
+class Rate:
+    """Bits per second, a whole number of them."""
+
+    __slots__ = ("bits",)
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+
+    @classmethod
+    def parse(cls, value: object) -> Rate:
+        """Reads `64 kbit/s`, `1.5 Mbit/s`, `10 Gbit/s`.
+
+        Raises:
+            UnitError: no unit, an unknown unit, not a quantity, or out of bounds.
+        """
+        match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            bare = isinstance(value, (int, float)) and not isinstance(value, bool)
+            message = f"`{value}` has no unit" if bare else "this is not a rate"
+            raise UnitError(message, f"write a number and its unit, for example {_RATE_EXAMPLES}")
+        whole, fraction, unit = match.group(1), match.group(2) or "", match.group(3)
+        factor = RATE_UNITS.get(unit)
+        if factor is None:
+            meant = next((known for known in RATE_UNITS if known.lower() == _as_bits(unit)), None)
+            number = whole + (f".{fraction}" if fraction else "")
+            known = "the units are kbit/s, Mbit/s and Gbit/s: bits, of 1,000"
+            fix = f"write {number} {meant}; {known}" if meant else known
+            raise UnitError(f'"{unit}" is no unit of a rate' if unit else f"`{number}` has no unit", fix)
+        bits = int(whole + fraction) * factor // 10 ** len(fraction)
+        if not MIN_RATE <= bits <= MAX_RATE:
+            raise UnitError("this rate is out of bounds", f"write {cls(MIN_RATE)} to {cls(MAX_RATE)}")
+        return cls(bits)
+
+    def __str__(self) -> str:
+        for unit, factor in reversed(RATE_UNITS.items()):
+            if self.bits % factor == 0:
+                return f"{self.bits // factor} {unit}"
+        return f"{self.bits / 1000:g} kbit/s"
+
+    def __repr__(self) -> str:
+        return f"Rate({self})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rate) and other.bits == self.bits
+
+    def __hash__(self) -> int:
+        return hash(self.bits)
+
+
+def _as_bits(unit: str) -> str:
+    """A unit as others write it: `mbps`, `Mb/s`, `mbit`, `Mbit/sec`."""
+    lowered = unit.lower().replace(" ", "").removesuffix("/sec").removesuffix("/s").removesuffix("ps")
+    return f"{lowered.removesuffix('bit').removesuffix('b')}bit/s"
 
 
 class Until:

@@ -16,7 +16,7 @@ import msgspec
 from egress_gateway.config import Section, decode_unit
 from egress_gateway.errors import ConfigError, Path, quote, safe
 from egress_gateway.positions import Source, describe
-from egress_gateway.units import Duration, UnitError, Until
+from egress_gateway.units import Duration, Rate, UnitError, Until
 
 #: In place of a value that was reported.
 BROKEN: Final[Any] = object()
@@ -148,7 +148,7 @@ class Validator:
             self.report(path, "bad_value", f"expected {expected}, found {quote(value)}", fix)
             return
         for option in options:
-            if option in (Duration, Until):
+            if option in (Duration, Rate, Until):
                 try:
                     option.parse(value)
                 except UnitError as error:
@@ -221,6 +221,8 @@ def words_of(kind: Any) -> list[str]:
             shown.append(f"a whole number from {low} to {high}" if high is not None else "a whole number")
         elif option is Duration:
             shown.append("a duration")
+        elif option is Rate:
+            shown.append("a rate")
         elif option is Until:
             shown.append("a date")
         elif get_origin(option) is list:

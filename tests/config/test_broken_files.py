@@ -95,16 +95,13 @@ YAML = [
     Broken("count as text", "yaml", RULE + "    connections: { max: ⟦'9' }\n", "whole number", "without quotes"),
     Broken("count with fraction", "yaml", V1 + "workers: ⟦1.5\n", "the number 1.5", "whole number"),
     Broken("namespace", "yaml", RULE + "    from: { ⟦namespace: pay }\n", "`namespace` is not in this version", "cidr"),
-    Broken(
-        "bandwidth", "yaml", RULE + "    ⟦bandwidth: 50 Mbit/s\n", "`bandwidth` is not in this version", "connections"
-    ),
-    Broken(
-        "links",
-        "yaml",
-        V1 + "⟦links: { internet: { bandwidth: 2 Gbit/s } }\n",
-        "`links` is not in this version",
-        "leave",
-    ),
+    Broken("budget", "yaml", RULE + "    ⟦budget: { up: 5 GB/day }\n", "`budget` is not in this version", "metrics"),
+    Broken("bare rate", "yaml", RULE + "    bandwidth: ⟦50\n", "expected a text or a map", "quotes"),
+    Broken("rate without a unit", "yaml", RULE + "    bandwidth: ⟦'50'\n", "`50` has no unit", "kbit/s, Mbit/s"),
+    Broken("rate of others", "yaml", RULE + "    bandwidth: ⟦50 Mbps\n", '"Mbps" is no unit', "write 50 Mbit/s"),
+    Broken("rate in a map", "yaml", RULE + "    bandwidth: { max: ⟦5 MB }\n", '"MB" is no unit', "write 5 Mbit/s"),
+    Broken("slow rate", "yaml", RULE + "    bandwidth: ⟦1 kbit/s\n", "out of bounds", "8 kbit/s to 1000 Gbit/s"),
+    Broken("no link", "yaml", RULE + "    bandwidth: { ⟦lnk: wan }\n", "unknown key `lnk`", "did you mean `link`?"),
     Broken(
         "port of connect",
         "yaml",

@@ -21,6 +21,56 @@ def _listener(text: str) -> str:
 
 
 CASES = [
+    Broken(
+        "guarantees of more than the link",
+        "yaml",
+        V1
+        + "links:\n  wan: ⟦{ bandwidth: 10 Mbit/s }\nrules:\n"
+        + "  - { name: a, to: a.example, bandwidth: { guarantee: 6 Mbit/s } }\n"
+        + "  - { name: b, to: b.example, bandwidth: { guarantee: 5 Mbit/s } }\n",
+        "come to 11 Mbit/s, of 10 Mbit/s: a 6 Mbit/s, b 5 Mbit/s",
+        "guarantee less",
+    ),
+    Broken(
+        "unknown link",
+        "yaml",
+        V1
+        + "links: { wan: { bandwidth: 1 Gbit/s } }\nrules: [ { name: a, to: a.example, bandwidth: { link: ⟦wam } } ]\n",
+        "no link `wam`",
+        "did you mean `wan`?",
+    ),
+    Broken(
+        "which link",
+        "yaml",
+        V1
+        + "links: { wan: { bandwidth: 1 Gbit/s }, lan: { bandwidth: 1 Gbit/s } }\n"
+        + "rules: [ { name: a, to: a.example, bandwidth: ⟦{ guarantee: 1 Mbit/s } } ]\n",
+        "more than one link",
+        "link: …",
+    ),
+    Broken(
+        "guarantee without a link",
+        "yaml",
+        V1 + "rules: [ { name: a, to: a.example, bandwidth: ⟦{ guarantee: 1 Mbit/s } } ]\n",
+        "a part of a link",
+        "links:",
+    ),
+    Broken(
+        "guarantee above the ceiling",
+        "yaml",
+        V1
+        + "links: { wan: { bandwidth: 1 Gbit/s } }\n"
+        + "rules: [ { name: a, to: a.example, bandwidth: { max: 1 Mbit/s, guarantee: ⟦2 Mbit/s } } ]\n",
+        "a guarantee of 2 Mbit/s is more than the max of 1 Mbit/s",
+        "less",
+    ),
+    Broken(
+        "bandwidth of a deny rule",
+        "yaml",
+        V1 + "rules: [ { name: a, deny: true, to: a.example, bandwidth: ⟦1 Mbit/s } ]\n",
+        "has no meaning",
+        "remove `bandwidth`",
+    ),
     Broken("public suffix", "yaml", _rule('⟦"*.com"'), "public suffix", "anywhere: true"),
     Broken("star", "yaml", _rule('⟦"*"'), "every destination", "anywhere: true"),
     Broken("star inside a label", "yaml", _rule('⟦"a*.x.example"'), "whole labels", "*.x.example"),

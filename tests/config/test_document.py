@@ -53,6 +53,7 @@ def test_a_file_of_one_line_has_every_default(tmp_path: Path) -> None:
         "groups": {},
         "lists": {},
         "users": None,
+        "links": {},
         "rules": [],
     }
     assert (loaded.admin, loaded.log) == ("127.0.0.1:9900", "stdout")
@@ -77,8 +78,8 @@ def test_a_rule_is_spelt_out(tmp_path: Path) -> None:
             "to": [{"pattern": "x.example:8000-8100"}, {"name": "y.example", "addresses": ["10.2.0.0/16"]}],
             "anywhere": False, "deny": False, "mode": None, "message": None, "on_deny": None,
             "owner": None, "why": None,
-            "until": 1796083200, "connections": {"max": 5, "new_per_second": None}, "dial": None, "sni": "agree",
-                "send_proxy": None,
+            "until": 1796083200, "connections": {"max": 5, "new_per_second": None}, "bandwidth": None,
+            "dial": None, "sni": "agree", "send_proxy": None,
         }
     ]  # fmt: skip
 

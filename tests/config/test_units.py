@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from egress_gateway.units import Duration, UnitError, Until
+from egress_gateway.units import Duration, Rate, UnitError, Until
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,44 @@ def test_other_durations_are_refused_with_the_fix(value: object, fix: str) -> No
 def test_a_duration_has_an_end() -> None:
     with pytest.raises(UnitError, match="100 years"):
         Duration.parse("99999999d")
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [
+        ("64 kbit/s", 64_000),
+        ("1.5 Mbit/s", 1_500_000),
+        ("50Mbit/s", 50_000_000),
+        ("2 Gbit/s", 2_000_000_000),
+        ("0.5 Gbit/s", 500_000_000),
+    ],
+)
+def test_rates(text: str, bits: int) -> None:
+    assert Rate.parse(text).bits == bits
+    assert Rate.parse(str(Rate(bits))).bits == bits
+
+
+@pytest.mark.parametrize(
+    ("value", "fix"),
+    [
+        (50, "64 kbit/s"),
+        (True, "64 kbit/s"),
+        ("50", "kbit/s"),
+        ("50 mbps", "50 Mbit/s"),
+        ("50 Mb/s", "50 Mbit/s"),
+        ("50 Mbit", "50 Mbit/s"),
+        ("50 mbit/sec", "50 Mbit/s"),
+        ("2 gbit/s", "2 Gbit/s"),
+        ("50 furlongs", "kbit/s"),
+        ("-5 Mbit/s", "64 kbit/s"),
+        ("1 kbit/s", "8 kbit/s"),
+        ("2000 Gbit/s", "1000 Gbit/s"),
+    ],
+)
+def test_other_rates_are_refused_with_the_fix(value: object, fix: str) -> None:
+    with pytest.raises(UnitError) as caught:
+        Rate.parse(value)
+    assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ use crate::message::check_template;
 use crate::problem::{Problem, Problems, place};
 use crate::rules::{self, References};
 use crate::settings::{Login, Settings, printable};
+use crate::shaping::Shaping;
 use crate::users::{self, Users};
 
 /// List files of one policy, and names over all of them (a name takes about 40 bytes in memory).
@@ -65,7 +66,8 @@ pub fn compile(document: &[u8]) -> Result<Vec<u8>, Vec<Problem>> {
             .map(|(number, (name, list))| (*name, (number as u16, list)))
             .collect::<HashMap<_, _>>(),
     };
-    let found = rules::expand(&parsed, &references, &mut problems);
+    let mut found = rules::expand(&parsed, &references, &mut problems);
+    found.shaping = Shaping::check(&parsed, &mut problems);
     let edges = layout::edges(&parsed, &found, &mut problems);
     problems.into_result()?;
     let written = match random_seed() {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::on_deny::OnDeny;
 use crate::proxied::{Reads, Sends};
+use crate::shaping::{Bandwidth, LinkBandwidth};
 
 /// The version of the document that this crate reads.
 pub(crate) const VERSION: u32 = 1;
@@ -25,6 +26,8 @@ pub(crate) struct Document {
     pub lists: BTreeMap<String, ListFile>,
     /// Who may log in.
     pub users: Option<ListFile>,
+    #[serde(default)]
+    pub links: BTreeMap<String, LinkBandwidth>,
     #[serde(default)]
     pub rules: Vec<Rule>,
 }
@@ -195,6 +198,7 @@ pub(crate) struct Rule {
     pub sni: Sni,
     /// `None`: as the listener says.
     pub send_proxy: Option<Sends>,
+    pub bandwidth: Option<Bandwidth>,
 }
 
 /// All keys that are given must hold.

@@ -209,6 +209,7 @@ pub(crate) fn write(
     let settings = serde_json::to_vec(&Stored {
         settings: document.settings.clone(),
         default: document.default.clone(),
+        shaping: found.shaping.clone(),
     })?;
 
     let mut writer = Writer::new(

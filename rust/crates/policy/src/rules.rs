@@ -16,6 +16,7 @@ use crate::pattern::{
 };
 use crate::problem::{PathPart, Problems, nearest, place};
 use crate::settings::{authority_fix, is_word, shown};
+use crate::shaping::Shaping;
 use crate::sources::SourcesBuilder;
 
 /// Limits: each is far above what people write, and keeps the memory of a compilation in the hundreds of MB.
@@ -63,6 +64,7 @@ pub(crate) struct Expanded {
     pub address_sets: Vec<Vec<IpNet>>,
     set_of: HashMap<Vec<IpNet>, u32>,
     full: bool,
+    pub shaping: Shaping,
 }
 
 impl Expanded {
@@ -264,6 +266,7 @@ fn check_texts(rule: &Rule, index: usize, problems: &mut Problems) {
         ("connections", limits.iter().any(|(_, l)| l.is_some())),
         ("sni", rule.sni == Sni::Any),
         ("send_proxy", rule.send_proxy.is_some()),
+        ("bandwidth", rule.bandwidth.is_some()),
     ];
     for (key, given) in useless {
         if rule.deny && given {

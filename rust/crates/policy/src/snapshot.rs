@@ -1,5 +1,6 @@
 //! A compiled policy, ready to judge: bytes that were checked once, and typed views of them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -17,6 +18,7 @@ use crate::on_deny::OnDeny;
 use crate::problem::Problems;
 use crate::proxied::Sends;
 use crate::settings::{Settings, printable};
+use crate::shaping::Shaping;
 
 /// A rule's place in the document, and in its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,6 +106,8 @@ impl std::error::Error for SnapshotError {}
 pub(crate) struct Stored {
     pub settings: document::Settings,
     pub default: document::Fallback,
+    #[serde(default)]
+    pub shaping: Shaping,
 }
 
 /// One immutable compiled policy.
@@ -117,6 +121,9 @@ pub struct Snapshot {
     settings: Settings,
     pub(crate) fallback: document::Fallback,
     dials: Vec<(Host, u16)>,
+    shaping: Shaping,
+    /// By rule: the place of its class.
+    class_of: HashMap<u32, u32>,
 }
 
 impl fmt::Debug for Snapshot {
@@ -173,6 +180,8 @@ impl Snapshot {
             settings,
             fallback: stored.default,
             dials: Vec::new(),
+            class_of: (0..).zip(&stored.shaping.classes).map(|(at, one)| (one.rule, at)).collect(),
+            shaping: stored.shaping,
             bytes: Box::new(bytes),
         };
         crate::verify::verify(&snapshot)?;
@@ -188,6 +197,17 @@ impl Snapshot {
     /// Listeners, timeouts, the resolver.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Links and the classes that share them.
+    pub fn shaping(&self) -> &Shaping {
+        &self.shaping
+    }
+
+    /// The place of a rule's class in [`Shaping::classes`].
+    #[inline]
+    pub fn class_of(&self, id: RuleId) -> Option<u32> {
+        if self.class_of.is_empty() { None } else { self.class_of.get(&id.0).copied() }
     }
 
     /// SHA-256 of everything that the policy was compiled from, as 64 hexadecimal digits: the same

@@ -12,6 +12,7 @@ type Check = Result<(), SnapshotError>;
 
 pub(crate) fn verify(snapshot: &Snapshot) -> Check {
     check_rules(snapshot)?;
+    ensure(snapshot.shaping().holds(snapshot.rule_count()), "classes of bandwidth")?;
     check_names(snapshot)?;
     check_identities(snapshot)?;
     check_users(snapshot)?;

@@ -19,6 +19,7 @@ use crate::installed::InForce;
 use crate::logins;
 use crate::relay::{Lender, Peer};
 use crate::resolver::{Addresses, Handle};
+use crate::shape::Shaper;
 use crate::silence::Silences;
 use crate::wheel::Wheel;
 
@@ -123,6 +124,7 @@ pub(crate) struct Context {
     /// The gateway's own listening addresses, which are never dialled.
     pub own: Arc<[SocketAddr]>,
     pub local: Local,
+    pub shaper: Shaper,
     /// Denied connections to which nothing is said.
     pub silences: Silences,
     pub now: Instant,
@@ -220,6 +222,9 @@ impl Context {
 
     /// Takes back what a flow that ends still had on loan.
     pub(crate) fn reclaim(&mut self, flow: &mut Flow) {
+        if let Some(beside) = &mut flow.beside {
+            self.shaper.leave(&mut beside.shaped);
+        }
         match &mut flow.work {
             Work::Relay(relay) => {
                 relay.up.release(&mut self.lender);

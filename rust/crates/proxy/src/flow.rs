@@ -17,6 +17,7 @@ use crate::installed::{InForce, Installed};
 use crate::limits::Held;
 use crate::pool::Buffer;
 use crate::relay::{Direction, Edge, Exchange, Peer, Requests};
+use crate::shape::Shaped;
 use crate::silence::Silence;
 use crate::steps::Waiting;
 
@@ -155,6 +156,8 @@ pub(crate) struct Beside {
     pub header_ns: u64,
     /// Of one that speaks plain HTTP.
     pub http: Option<Requests>,
+    /// Of one whose rule has `bandwidth`.
+    pub shaped: Option<Box<Shaped>>,
 }
 
 #[derive(Debug)]
@@ -234,6 +237,10 @@ impl Flow {
     /// Of a client that speaks plain HTTP.
     pub(crate) fn http(&self) -> Option<&Requests> {
         self.beside.as_ref()?.http.as_ref()
+    }
+
+    pub(crate) fn shaped_mut(&mut self) -> Option<&mut Box<Shaped>> {
+        self.beside.as_mut()?.shaped.as_mut()
     }
 
     pub(crate) fn http_mut(&mut self) -> Option<&mut Requests> {

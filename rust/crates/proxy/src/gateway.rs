@@ -21,7 +21,7 @@ use crate::installed::{Installed, needs_restart};
 use crate::log;
 use crate::message::{FromControl, Received, Refusal, ToControl, VERSION, WorkerStatus};
 use crate::options::Options;
-use crate::running::{MAX_FLOWS, MAX_WORKERS, OTHER_AREAS, Running};
+use crate::running::{MAX_FLOWS, MAX_WORKERS, OTHER_AREAS, Running, worker_count};
 use crate::worker::Mail;
 
 /// The policy was broken when the gateway was started (sysexits.h: EX_CONFIG).
@@ -442,7 +442,8 @@ impl Gateway {
             }
         }
         let terms = front::terms(snapshot.settings(), before.as_deref().zip(self.fronts().next()))?;
-        let installed = Arc::new(Installed::new(snapshot, before.as_deref()));
+        let workers = worker_count(&self.options, snapshot.settings());
+        let installed = Arc::new(Installed::new(snapshot, before.as_deref(), workers));
         let closing = match &before {
             None => {
                 self.running = Some(Running::start(

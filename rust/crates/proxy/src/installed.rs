@@ -7,6 +7,7 @@ use egress_policy::{Listener, RuleId, Settings, Snapshot};
 
 use crate::limits::{Bounds, Limits};
 use crate::message::Refusal;
+use crate::shape::Plans;
 
 /// One generation: immutable, shared by all workers, replaced whole.
 #[derive(Debug)]
@@ -14,11 +15,12 @@ pub(crate) struct Installed {
     pub generation: u64,
     pub snapshot: Snapshot,
     pub limits: Limits,
+    pub plans: Arc<Plans>,
 }
 
 impl Installed {
     /// The generation that follows `before`; rules that stay keep what they have counted.
-    pub(crate) fn new(snapshot: Snapshot, before: Option<&Self>) -> Self {
+    pub(crate) fn new(snapshot: Snapshot, before: Option<&Self>, workers: usize) -> Self {
         let rules = 0..u32::try_from(snapshot.rule_count()).unwrap_or(u32::MAX);
         let limited = rules.filter_map(|index| {
             let rule = snapshot.rule(RuleId(index))?;
@@ -28,7 +30,8 @@ impl Installed {
         });
         let limits = Limits::new(limited, before.map(|before| &before.limits));
         let generation = before.map_or(0, |before| before.generation) + 1;
-        Self { generation, snapshot, limits }
+        let plans = Arc::new(Plans::new(&snapshot, workers));
+        Self { generation, snapshot, limits, plans }
     }
 }
 

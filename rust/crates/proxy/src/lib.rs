@@ -25,6 +25,7 @@ mod refuse;
 mod relay;
 mod resolver;
 mod running;
+mod shape;
 mod silence;
 mod steps;
 mod wheel;

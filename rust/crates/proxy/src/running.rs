@@ -66,11 +66,7 @@ impl Running {
         terms: egress_front::Terms,
     ) -> Result<Self, Vec<Refusal>> {
         let settings = installed.snapshot.settings();
-        let count = match (options.workers, settings.workers) {
-            (Some(workers), _) if workers > 0 => workers as usize,
-            (_, 0) => egress_sys::allowed_cpus().min(MAX_WORKERS),
-            (_, workers) => workers as usize,
-        };
+        let count = worker_count(options, settings);
         let most = (segment.geometry().workers - OTHER_AREAS) as usize;
         if count > most {
             let message = format!("`workers: {count}` is more than this machine can use");
@@ -238,6 +234,15 @@ impl Running {
             front,
             listeners,
         })
+    }
+}
+
+/// Threads that move bytes.
+pub(crate) fn worker_count(options: &Options, settings: &Settings) -> usize {
+    match (options.workers, settings.workers) {
+        (Some(workers), _) if workers > 0 => workers as usize,
+        (_, 0) => egress_sys::allowed_cpus().min(MAX_WORKERS),
+        (_, workers) => workers as usize,
     }
 }
 

@@ -32,6 +32,7 @@ use crate::logins::{self, Outcome, Remembered};
 use crate::pool::{Buffers, Pipes};
 use crate::relay::{Edge, Lender, SCRATCH_BYTES};
 use crate::resolver::{Answer, Handle, Reply};
+use crate::shape::Shaper;
 use crate::silence::Silences;
 use crate::wheel::Wheel;
 
@@ -255,6 +256,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         names: HashMap::new(),
         own,
         local: Local::default(),
+        shaper: Shaper::new(index),
         silences: Silences::default(),
         now: started,
         now_ms: 0,
@@ -291,6 +293,8 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         let token = FlowToken { slot, generation: OWN_GENERATION }.token();
         worker.context.watch(captured.fd.as_raw_fd(), token)?;
     }
+    let plans = Arc::clone(&worker.context.policy().plans);
+    worker.context.shaper.install(&plans, 0);
     let mut events = Events::with_capacity(EVENTS);
     let mut due = Vec::new();
     while !(worker.stopping || worker.context.draining && worker.is_empty()) {
@@ -336,7 +340,10 @@ impl Worker {
         } else {
             let timer = self.context.wheel.wait_ms(self.context.now_ms).map(Duration::from_millis);
             let starved = self.listeners.iter().any(|listening| listening.starved);
-            timer.into_iter().chain(starved.then_some(STARVED_RETRY)).min()
+            let now_ns = self.context.now_ns();
+            let turn = self.context.shaper.wakes_at();
+            let turn = turn.map(|at| Duration::from_nanos(at.saturating_sub(now_ns)));
+            timer.into_iter().chain(turn).chain(starved.then_some(STARVED_RETRY)).min()
         };
         if low_latency && !busy && self.open > 0 {
             let until = Instant::now() + SPIN;
@@ -358,6 +365,7 @@ impl Worker {
     fn turn(&mut self, events: &Events, due: &mut Vec<usize>) {
         self.tick();
         self.context.count(WorkerCounter::Turns);
+        self.context.shaper.share(self.context.now_ns());
         // Those that come to want another turn during this one get it in the next.
         let again = self.again.len();
         let mut served = again;
@@ -411,6 +419,7 @@ impl Worker {
             }
             self.with(token, |context, flow| context.on_edge(token, flow, CLIENT, Edge::NONE));
         }
+        self.take_turns();
         due.clear();
         self.context.wheel.expire(self.context.now_ms, due);
         for slot in due.drain(..) {
@@ -432,6 +441,20 @@ impl Worker {
         if misses > 0 {
             self.context.recorder.counters.add(WorkerCounter::PipeMisses, misses);
         }
+    }
+
+    /// Flows whose class has been paid may send.
+    fn take_turns(&mut self) {
+        let now_ns = self.context.now_ns();
+        let mut at = 0;
+        while let Some(gate) = self.context.shaper.listed(at) {
+            while let Some((token, bytes)) = self.context.shaper.next(gate, now_ns) {
+                let token = FlowToken::of_number(token);
+                self.with(token, |context, flow| context.turn_came(token, flow, gate.1, bytes));
+            }
+            at += 1;
+        }
+        self.context.shaper.unlist();
     }
 
     /// Lets `act` take the flow a step on, if it still exists, and does what the step asks for.
@@ -535,6 +558,8 @@ impl Worker {
                         .recorder
                         .counters
                         .set(WorkerCounter::Generation, policy.generation);
+                    let now_ns = self.context.now_ns();
+                    self.context.shaper.install(&policy.plans, now_ns);
                     *self.context.recorder.policy.borrow_mut() = Rc::new(InForce(policy));
                     let closed = self.judge_all_again();
                     let _ = done.send(closed);

@@ -43,13 +43,13 @@ impl Pipe {
 
     /// Moves up to the pipe's capacity in from a socket. `Ok(0)` is the end of the stream. `WouldBlock` means, on an
     /// empty pipe, that the socket has nothing; on one with bytes it may also mean that the pipe has no slot left.
-    pub fn fill(&mut self, from: impl AsFd) -> io::Result<usize> {
+    pub fn fill(&mut self, from: impl AsFd, most: usize) -> io::Result<usize> {
         let n = rustix::pipe::splice(
             from,
             None,
             &self.write,
             None,
-            self.capacity,
+            self.capacity.min(most),
             SpliceFlags::MOVE | SpliceFlags::NONBLOCK,
         )?;
         self.len += n;

@@ -16,6 +16,7 @@ impl Direction {
         source: &mut Peer,
         destination: &mut Peer,
         lender: &mut Lender,
+        most: usize,
     ) -> Result<Step, Fault> {
         // What the destination would not take stays in the kernel, where it slows the sender down.
         if !destination.writable {
@@ -26,7 +27,8 @@ impl Direction {
             _ if lender.buffers.scarce() => FAIR_BYTES,
             0 => FIRST_READ_BYTES,
             _ => SCRATCH_BYTES,
-        };
+        }
+        .min(most);
         let space = &mut lender.scratch[..want];
         let read = match source.recv(space) {
             Ok(0) => {

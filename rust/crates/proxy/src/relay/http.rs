@@ -124,6 +124,8 @@ pub(crate) enum Passed {
     Waiting,
     /// Its turn is over and there is more to do.
     More,
+    /// It may read no more before it is allowed to.
+    Spent,
     Done,
     /// The origin has switched to the protocol that it was asked for.
     Switched,
@@ -177,13 +179,14 @@ impl Exchange {
             && !(self.broken || self.upstream.ending || self.upstream.failed)
     }
 
-    /// Sends on what is of the request.
+    /// Sends on what is of the request, and reads at most `credit` bytes for it, of which it leaves the rest.
     pub(crate) fn pass_request(
         &mut self,
         client: &mut Peer,
         body: &mut Body,
         ahead: &mut Option<Buffer>,
         lender: &mut Lender,
+        credit: &mut u64,
     ) -> Result<Passed, Broken> {
         let mut moved = 0;
         while !self.broken {
@@ -216,12 +219,16 @@ impl Exchange {
             if !client.readable || !self.upstream.writable {
                 return Ok(Passed::Waiting);
             }
+            if *credit == 0 {
+                return Ok(Passed::Spent);
+            }
             let most = if lender.buffers.scarce() { FAIR_BYTES } else { READ_BYTES };
             // Not past a body whose length is known: what comes after it waits in the kernel.
             let want = match body.unseen() {
                 0 => FAIR_BYTES,
                 left => usize::try_from(left).unwrap_or(most).clamp(FAIR_BYTES, most),
             };
+            let want = want.min(usize::try_from(*credit).unwrap_or(usize::MAX));
             let read = match client.recv(&mut lender.scratch[..want]) {
                 Ok(0) => return Err(Broken::ClientLeft),
                 Ok(read) => read,
@@ -234,6 +241,7 @@ impl Exchange {
             if read < want {
                 client.drained();
             }
+            *credit -= read as u64;
             let taken = body.pass(&lender.scratch[..read]).map_err(Broken::Request)?;
             if taken < read {
                 *ahead = Some(lender.buffers.holding(&lender.scratch[taken..read]));
@@ -245,13 +253,14 @@ impl Exchange {
         Ok(Passed::Waiting)
     }
 
-    /// Sends on what is of the response. `client_lives`: the client's connection can take another request after this.
+    /// Sends on what is of the response, as `pass_request` does. `client_lives`: the client's connection can take another request after this.
     pub(crate) fn pass_response(
         &mut self,
         client: &mut Peer,
         asked: Asked,
         client_lives: bool,
         lender: &mut Lender,
+        credit: &mut u64,
     ) -> Result<Passed, Broken> {
         let mut moved = 0;
         loop {
@@ -276,7 +285,12 @@ impl Exchange {
             if !self.upstream.readable || !client.writable {
                 return Ok(Passed::Waiting);
             }
-            moved += self.read_upstream(client, lender)?;
+            if *credit == 0 {
+                return Ok(Passed::Spent);
+            }
+            let read = self.read_upstream(client, lender, *credit)?;
+            *credit -= read as u64;
+            moved += read;
             if !self.upstream.readable && matches!(self.part, Part::Body(_)) {
                 return Ok(Passed::Waiting);
             }
@@ -284,13 +298,19 @@ impl Exchange {
     }
 
     /// Reads what has come of the response once; bytes of its body are sent on.
-    fn read_upstream(&mut self, client: &mut Peer, lender: &mut Lender) -> Result<usize, Broken> {
+    fn read_upstream(
+        &mut self,
+        client: &mut Peer,
+        lender: &mut Lender,
+        credit: u64,
+    ) -> Result<usize, Broken> {
         let want = match &self.part {
             Part::Head(..) => FAIR_BYTES,
             _ if lender.buffers.scarce() => FAIR_BYTES,
             _ if self.bulk => SCRATCH_BYTES,
             _ => READ_BYTES,
-        };
+        }
+        .min(usize::try_from(credit).unwrap_or(usize::MAX));
         let read = match self.upstream.recv(&mut lender.scratch[..want]) {
             Ok(read) => read,
             Err(Errno::AGAIN) => {

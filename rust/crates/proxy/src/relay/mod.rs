@@ -19,6 +19,8 @@ use crate::pool::{Buffer, Buffers, Pipes};
 
 /// Bytes that one direction may move before the other flows of the worker get their turn.
 const TURN_BYTES: usize = 1 << 20;
+/// Where fewer bytes may go, copying them is cheaper than the calls of splice(2).
+const LEAST_SPLICE_BYTES: usize = 64 * 1024;
 /// Full reads in a row after which bulk is assumed.
 const BULK_STREAK: u8 = 3;
 
@@ -189,6 +191,8 @@ pub(crate) enum Pumped {
     Waiting,
     /// Its turn is over and there is more to do.
     More,
+    /// It may read no more before it is allowed to.
+    Spent,
     /// The source ended and the destination knows it.
     Done,
 }
@@ -207,13 +211,15 @@ enum Step {
 }
 
 impl Direction {
-    /// Moves what can be moved. `last`: the other direction is over.
+    /// Moves what can be moved, and reads at most `credit` bytes, of which it leaves the rest. `last`: the other direction
+    /// is over.
     pub(crate) fn pump(
         &mut self,
         source: &mut Peer,
         destination: &mut Peer,
         lender: &mut Lender,
         last: bool,
+        credit: &mut u64,
     ) -> Result<Pumped, Fault> {
         let mut moved = 0;
         while !self.done {
@@ -235,13 +241,20 @@ impl Direction {
             if moved >= TURN_BYTES {
                 return Ok(Pumped::More);
             }
-            let step = if self.splicing && !source.urgent {
-                self.splice(source, lender)?
+            if *credit == 0 {
+                return Ok(Pumped::Spent);
+            }
+            let most = usize::try_from(*credit).unwrap_or(usize::MAX);
+            let step = if self.splicing && !source.urgent && most >= LEAST_SPLICE_BYTES {
+                self.splice(source, lender, most)?
             } else {
-                self.copy(source, destination, lender)?
+                self.copy(source, destination, lender, most)?
             };
             match step {
-                Step::Moved(bytes) => moved += bytes,
+                Step::Moved(bytes) => {
+                    moved += bytes;
+                    *credit -= bytes as u64;
+                }
                 Step::Blocked => return Ok(Pumped::Waiting),
             }
         }

@@ -17,13 +17,18 @@ fn errno(error: &io::Error) -> Errno {
 
 impl Direction {
     /// Fills a lent pipe from the source; `drain_pipe` takes it from there.
-    pub(super) fn splice(&mut self, source: &mut Peer, lender: &mut Lender) -> Result<Step, Fault> {
+    pub(super) fn splice(
+        &mut self,
+        source: &mut Peer,
+        lender: &mut Lender,
+        most: usize,
+    ) -> Result<Step, Fault> {
         let Some(mut pipe) = lender.pipes.lend() else {
             lender.pipe_misses += 1;
             self.back_to_copy();
             return Ok(Step::Moved(0));
         };
-        match pipe.fill(source.fd()) {
+        match pipe.fill(source.fd(), most) {
             Ok(0) => {
                 lender.pipes.give_back(pipe);
                 match source.end() {

@@ -15,6 +15,7 @@ use crate::context::{CLIENT, Context, FlowToken, Step};
 use crate::flow::{Flow, Relay, Work};
 use crate::pool::{Buffer, FAIR_BYTES};
 use crate::relay::{Direction, Fault, Peer, Pumped};
+use crate::shape::{DOWN, UP};
 
 /// RFC 9110, section 9.3.6: any 2xx switches to tunnel mode; no body, no length.
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
@@ -22,6 +23,10 @@ const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 const TLS_RECORD_TYPES: std::ops::RangeInclusive<u8> = 0x14..=0x18;
 /// Keepalive probes are turned on after this long without a byte: short flows never pay for the system calls.
 pub(super) const KEEPALIVE_CHECK_MS: u64 = 30_000;
+
+/// A direction that may read no more, and what that comes to for now.
+const STOPS: (Result<Pumped, Fault>, Result<Pumped, Fault>) =
+    (Ok(Pumped::Spent), Ok(Pumped::Waiting));
 
 impl Context {
     /// The upstream is connected: replay what was read, and open the gates.
@@ -125,10 +130,41 @@ impl Context {
 
     /// Moves what can be moved, both ways.
     pub(crate) fn carry(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+        self.carry_on(token, flow, [0; 2])
+    }
+
+    /// The flow may send so many bytes in one direction: it has waited for that.
+    pub(crate) fn turn_came(
+        &mut self,
+        token: FlowToken,
+        flow: &mut Flow,
+        way: usize,
+        bytes: u64,
+    ) -> Step {
+        let now_ns = self.now_ns();
+        let Some(shaped) = flow.shaped_mut() else { return Step::Stay };
+        if !self.shaper.begin(shaped, way, now_ns) {
+            return Step::Stay;
+        }
+        let mut turns = [0; 2];
+        turns[way] = bytes;
+        match flow.work {
+            Work::Relay(_) => self.carry_on(token, flow, turns),
+            Work::Http(_) => self.exchange_on(token, flow, turns),
+            _ => Step::Stay,
+        }
+    }
+
+    fn carry_on(&mut self, token: FlowToken, flow: &mut Flow, turns: [u64; 2]) -> Step {
         if let Some(step) = self.open_gate(token, flow) {
             return step;
         }
-        let Flow { client, work: Work::Relay(relay), .. } = flow else { return Step::Stay };
+        let Flow { client, work: Work::Relay(relay), beside, .. } = flow else {
+            return Step::Stay;
+        };
+        let mut shaped = beside.as_mut().and_then(|beside| beside.shaped.as_deref_mut());
+        let (number, now_ns) = (token.number(), self.recorder.now_ns.get());
+        let lender = &mut self.lender;
         let before = (relay.up.bytes, relay.down.bytes);
         let useless = [(&*client, &relay.upstream), (&relay.upstream, &*client)]
             .map(|(source, destination)| source.readable && !destination.writable);
@@ -136,18 +172,28 @@ impl Context {
         // A server that speaks first may wait for the header, and the client for the server.
         if relay.gate.is_some()
             && !relay.broken
-            && relay.up.flush(&mut relay.upstream, &mut self.lender).is_err()
+            && relay.up.flush(&mut relay.upstream, lender).is_err()
         {
             relay.broken = true;
         }
         if relay.gate.is_none() && !relay.broken {
-            match relay.up.pump(client, &mut relay.upstream, &mut self.lender, relay.down.done) {
+            let Relay { up, upstream, down, .. } = relay;
+            let turn = (UP, turns[UP], number, now_ns);
+            let pumped = self.shaper.let_through(shaped.as_deref_mut(), turn, STOPS, |credit| {
+                up.pump(client, upstream, lender, down.done, credit)
+            });
+            match pumped {
                 Ok(pumped) => again |= pumped == Pumped::More,
                 Err(Fault::Source(_)) => return Step::End(End::ClientReset),
                 Err(Fault::Destination(_)) => relay.broken = true,
             }
         }
-        match relay.down.pump(&mut relay.upstream, client, &mut self.lender, relay.up.done) {
+        let Relay { up, upstream, down, .. } = relay;
+        let turn = (DOWN, turns[DOWN], number, now_ns);
+        let pumped = self.shaper.let_through(shaped, turn, STOPS, |credit| {
+            down.pump(upstream, client, lender, up.done, credit)
+        });
+        match pumped {
             Ok(pumped) => again |= pumped == Pumped::More,
             Err(Fault::Source(_)) => return Step::End(End::UpstreamReset),
             Err(Fault::Destination(_)) => return Step::End(End::ClientReset),

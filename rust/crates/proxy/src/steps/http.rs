@@ -14,12 +14,17 @@ use crate::flow::{Flow, Goodbye, Relay, Work};
 use crate::installed::InForce;
 use crate::pool::Buffer;
 use crate::relay::{Asking, Broken, Direction, Exchange, Kept, Passed, Peer, Requests, Turn};
+use crate::shape::{DOWN, UP};
 
 /// How long a connection is kept for the client's next request, if the idle timeout does not end it before.
 const KEPT_MS: u64 = 60_000;
 
 /// RFC 9110, section 9.2.2: sent twice, these do what they do once.
 const IDEMPOTENT: &[&[u8]] = &[b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"];
+
+/// A message of which no more may be read, and what that comes to for now.
+const STOPS: (Result<Passed, Broken>, Result<Passed, Broken>) =
+    (Ok(Passed::Spent), Ok(Passed::Waiting));
 
 /// May be sent again when a kept connection turns out to have been closed.
 fn is_repeatable(request: &Request, head: &[u8]) -> bool {
@@ -230,19 +235,36 @@ impl Context {
 
     /// Moves what can be moved of the request and of its response.
     pub(super) fn exchange(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+        self.exchange_on(token, flow, [0; 2])
+    }
+
+    pub(super) fn exchange_on(
+        &mut self,
+        token: FlowToken,
+        flow: &mut Flow,
+        turns: [u64; 2],
+    ) -> Step {
         let Flow { client, work: Work::Http(exchange), beside: Some(beside), .. } = flow else {
             return Step::Stay;
         };
+        let mut shaped = beside.shaped.as_deref_mut();
         let Some(Requests { asking: Some(asking), ahead, .. }) = &mut beside.http else {
             return Step::End(End::Aborted);
         };
         let before = exchange.carried;
-        let passed = exchange.pass_request(client, &mut asking.body, ahead, &mut self.lender);
+        let (number, now_ns) = (token.number(), self.recorder.now_ns.get());
+        let lender = &mut self.lender;
+        let turn = (UP, turns[UP], number, now_ns);
+        let passed = self.shaper.let_through(shaped.as_deref_mut(), turn, STOPS, |credit| {
+            exchange.pass_request(client, &mut asking.body, ahead, lender, credit)
+        });
         // After an early response the rest of the request may never come.
         let client_lives = asking.keep_alive && asking.body.has_ended() && !self.draining;
         let passed = passed.and_then(|sent| {
-            let response =
-                exchange.pass_response(client, asking.asked, client_lives, &mut self.lender)?;
+            let turn = (DOWN, turns[DOWN], number, now_ns);
+            let response = self.shaper.let_through(shaped, turn, STOPS, |credit| {
+                exchange.pass_response(client, asking.asked, client_lives, lender, credit)
+            })?;
             Ok((sent, response))
         });
         if exchange.carried != before {

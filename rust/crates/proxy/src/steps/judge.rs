@@ -76,6 +76,7 @@ impl Context {
         {
             return self.refuse(token, flow, Reason::NoName, End::Refused);
         }
+        self.place(flow, &policy);
         if let Some(reason) = self.enter_limit(flow, &policy)
             && !self.audited(flow, reason)
         {
@@ -84,6 +85,17 @@ impl Context {
         flow.stage = Stage::Resolving;
         flow.publish();
         self.reach(token, flow)
+    }
+
+    /// The flow is in the class of bandwidth of its rule from now on.
+    fn place(&mut self, flow: &mut Flow, policy: &Installed) {
+        let class = flow.decision.and_then(|decision| policy.snapshot.class_of(decision.terms?));
+        let mut shaped = flow.beside.as_mut().and_then(|beside| beside.shaped.take());
+        let identity = flow.identity();
+        self.shaper.place(&mut shaped, class, flow.source.ip(), identity, flow.id);
+        if shaped.is_some() {
+            flow.beside.get_or_insert_default().shaped = shaped;
+        }
     }
 
     /// Counts the flow against its rule's limits; the reason when one is reached.
@@ -166,11 +178,20 @@ impl Context {
             // Counted with its new rule from now on; being over a lowered limit closes nothing.
             let limited = decision.terms.and_then(|terms| policy.limits.of_rule(terms.0));
             flow.held = limited.map(|(_, limit)| limit.keep());
+            let waited = flow.shaped_mut().is_some();
+            self.place(flow, policy);
             if was_closing {
                 self.resume(token, flow);
             }
             flow.publish();
-            return self.reach_again(token, flow);
+            let step = self.reach_again(token, flow);
+            let carried = matches!(flow.work, Work::Relay(_) | Work::Http(_));
+            // What a class has promised it is not to come any more when it has left that.
+            return if waited && carried && matches!(step, Step::Stay) {
+                Step::Again
+            } else {
+                step
+            };
         }
         // The record says who it was.
         flow.be_again(was);

@@ -60,6 +60,7 @@ impl Worker {
                 introduced,
                 header_ns: 0,
                 http: None,
+                shaped: None,
             })),
         };
         self.admit(u16::try_from(listener).unwrap_or(u16::MAX), accept, client);

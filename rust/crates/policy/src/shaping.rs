@@ -1,0 +1,239 @@
+//! Links and the classes of traffic that share them: one class for each rule with `bandwidth`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::document::Document;
+use crate::problem::{Problems, nearest, place};
+use crate::rules;
+use crate::snapshot::RuleId;
+
+/// Links of one policy, and classes over all of them: their rates are shared out a hundred times a second.
+const MAX_LINKS: usize = 64;
+const MAX_CLASSES: usize = 4096;
+
+/// What a rule's connections have together, as the document says it. Rates are in bits per second.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Bandwidth {
+    pub max: Option<u64>,
+    pub guarantee: Option<u64>,
+    pub link: Option<String>,
+    #[serde(default)]
+    pub priority: Priority,
+    #[serde(default = "one")]
+    pub weight: u32,
+    #[serde(default)]
+    pub share_by: ShareBy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LinkBandwidth {
+    pub bandwidth: u64,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+/// Who is lent to first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    Low,
+    #[default]
+    Normal,
+    High,
+}
+
+/// Who has an equal part of a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShareBy {
+    /// Each caller; its connections share that.
+    Source,
+    /// Each connection.
+    #[default]
+    #[serde(alias = "none")]
+    Connection,
+}
+
+/// A pipe that classes share, the same in both directions.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Link {
+    pub name: String,
+    /// Bits per second.
+    pub bandwidth: u64,
+}
+
+/// The connections of one rule. Rates are in bits per second.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Class {
+    /// Its rule.
+    pub rule: u32,
+    /// A place in [`Shaping::links`]; `None`: it shares none.
+    pub link: Option<usize>,
+    /// `None`: only its link bounds it.
+    pub max: Option<u64>,
+    pub guarantee: u64,
+    pub priority: Priority,
+    pub weight: u32,
+    pub share_by: ShareBy,
+}
+
+/// All links and classes of a policy. A class without a link has a `max`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+pub struct Shaping {
+    pub links: Vec<Link>,
+    pub classes: Vec<Class>,
+}
+
+impl Class {
+    pub fn rule(&self) -> RuleId {
+        RuleId(self.rule)
+    }
+}
+
+impl Shaping {
+    pub(crate) fn check(document: &Document, problems: &mut Problems) -> Self {
+        let mut shaping = Self::default();
+        for (name, link) in &document.links {
+            rules::check_reference_name(name, place!["links", name.as_str()], problems);
+            shaping.links.push(Link { name: name.clone(), bandwidth: link.bandwidth });
+        }
+        if shaping.links.len() > MAX_LINKS {
+            let message =
+                format!("{} links; at most {MAX_LINKS} are possible", shaping.links.len());
+            problems.add(place!["links"], "too_many", message, "join some of them");
+        }
+        for (index, rule) in document.rules.iter().enumerate() {
+            if let Some(bandwidth) = &rule.bandwidth
+                && !rule.deny
+                && let Some(class) = shaping.class(index, bandwidth, problems)
+            {
+                shaping.classes.push(class);
+            }
+        }
+        if shaping.classes.len() > MAX_CLASSES {
+            let found = shaping.classes.len();
+            let message = format!("{found} rules have `bandwidth`; at most {MAX_CLASSES} may");
+            problems.add(place!["rules"], "too_many", message, "join rules that share a bound");
+        }
+        shaping.check_guarantees(document, problems);
+        shaping
+    }
+
+    fn class(&self, index: usize, given: &Bandwidth, problems: &mut Problems) -> Option<Class> {
+        let at = |key: &str| place!["rules", index, "bandwidth", key];
+        let link = match (&given.link, self.links.as_slice()) {
+            (Some(name), links) => {
+                let Some(place) = links.iter().position(|link| link.name == *name) else {
+                    let names = links.iter().map(|link| link.name.as_str());
+                    let fix = nearest(name, names).map_or_else(
+                        || format!("add it: `links: {{ {name}: {{ bandwidth: 1 Gbit/s }} }}`"),
+                        |near| format!("did you mean `{near}`?"),
+                    );
+                    let message = format!("there is no link `{name}`");
+                    problems.add(at("link"), "unknown_link", message, fix);
+                    return None;
+                };
+                Some(place)
+            }
+            (None, [_]) => Some(0),
+            (None, _) => None,
+        };
+        let guarantee = given.guarantee.unwrap_or(0);
+        if link.is_none() && (guarantee > 0 || given.max.is_none()) {
+            let (message, fix) = if self.links.is_empty() {
+                let message = "a guarantee is a part of a link, and there is none";
+                (message, "add `links: { internet: { bandwidth: 1 Gbit/s } }`, or write `max`")
+            } else {
+                ("there is more than one link", "say which: `link: …`")
+            };
+            problems.add(place!["rules", index, "bandwidth"], "no_link", message, fix);
+            return None;
+        }
+        let capacity = link.map(|link| &self.links[link]);
+        let bounds = [("max", given.max), ("link", capacity.map(|link| link.bandwidth))];
+        for (what, bound) in bounds {
+            if bound.is_some_and(|bound| guarantee > bound) {
+                let message = format!(
+                    "a guarantee of {} is more than the {what} of {}",
+                    rate(guarantee),
+                    rate(bound.unwrap_or(0))
+                );
+                problems.add(at("guarantee"), "guarantee_too_high", message, "guarantee less");
+                return None;
+            }
+        }
+        Some(Class {
+            rule: u32::try_from(index).unwrap_or(u32::MAX),
+            link,
+            max: given.max,
+            guarantee,
+            priority: given.priority,
+            weight: given.weight.max(1),
+            share_by: given.share_by,
+        })
+    }
+
+    /// What is promised has to be there.
+    fn check_guarantees(&self, document: &Document, problems: &mut Problems) {
+        let mut promised: BTreeMap<usize, Vec<&Class>> = BTreeMap::new();
+        for class in &self.classes {
+            if let (Some(link), 1..) = (class.link, class.guarantee) {
+                promised.entry(link).or_default().push(class);
+            }
+        }
+        for (place, classes) in promised {
+            let link = &self.links[place];
+            let sum: u64 = classes.iter().map(|class| class.guarantee).sum();
+            if sum <= link.bandwidth {
+                continue;
+            }
+            let name = |class: &&Class| {
+                let rule = document.rules.get(class.rule as usize);
+                format!("{} {}", rule.map_or("", |rule| rule.name.as_str()), rate(class.guarantee))
+            };
+            let shown: Vec<String> = classes.iter().take(8).map(name).collect();
+            let more = if classes.len() > shown.len() { ", …" } else { "" };
+            problems.add(
+                place!["links", link.name.as_str()],
+                "guarantees_too_high",
+                format!(
+                    "the guarantees on link {} come to {}, of {}: {}{more}",
+                    link.name,
+                    rate(sum),
+                    rate(link.bandwidth),
+                    shown.join(", ")
+                ),
+                "guarantee less, or give the link what it has",
+            );
+        }
+    }
+
+    /// Whether it can have come from [`Shaping::check`].
+    pub(crate) fn holds(&self, rules: usize) -> bool {
+        let good = |class: &Class| {
+            (class.rule as usize) < rules
+                && class.link.is_none_or(|link| link < self.links.len())
+                && (class.link.is_some() || class.max.is_some())
+                && class.weight > 0
+        };
+        self.links.len() <= MAX_LINKS
+            && self.classes.len() <= MAX_CLASSES
+            && self.classes.iter().all(good)
+    }
+}
+
+/// As users write it.
+fn rate(bits: u64) -> String {
+    for (unit, factor) in [("Gbit/s", 1_000_000_000), ("Mbit/s", 1_000_000), ("kbit/s", 1_000)] {
+        if bits >= factor {
+            return format!("{} {unit}", bits as f64 / factor as f64);
+        }
+    }
+    format!("{bits} bit/s")
+}

@@ -1,0 +1,198 @@
+"""Rules with `bandwidth`: never more than a rule's ceiling or its link has, whatever way in and in either direction;
+and a class is never so held back that it does not go on."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import pytest
+
+from . import hellos as h
+from .gateway import Gateway, wait_for
+from .servers import Server
+from .test_name_agreement import connect_to
+
+Start = Callable[..., Gateway]
+Serve = Callable[..., Server]
+A, B = "a.example", "b.example"
+HELLO = h.hello(h.sni(A.encode()))
+MBIT = 125_000
+#: What may go at once after a pause: 8 ms of debt, 2 ms of savings, and a turn on either side.
+BURST_S = 0.016
+
+
+def flood(connection: socket.socket) -> None:
+    """Sends as much as it can, whatever it is sent."""
+    data = bytes(65536)
+    while True:
+        connection.sendall(data)
+
+
+def policy(port: int, rules: str, links: str = "", workers: int = 1) -> str:
+    return f"""
+workers: {workers}
+listeners:
+  - {{ name: a, bind: "127.0.0.1:0", accept: tcp, to: "{A}:{port}" }}
+  - {{ name: b, bind: "127.0.0.1:0", accept: tcp, to: "{B}:{port}" }}
+  - {{ name: tls, bind: "127.0.0.1:0", accept: tls, port: {port} }}
+  - {{ name: connect, bind: "127.0.0.1:0", accept: connect }}
+resolver: {{ hosts: {{ {A}: 127.0.0.1, {B}: 127.0.0.1 }} }}
+links: {{ {links} }}
+rules:
+{rules}
+"""
+
+
+class Reading(NamedTuple):
+    """A connection from which everything is read; `counts` are bytes by the time that they came at."""
+
+    connection: socket.socket
+    counts: list[tuple[float, int]]
+
+    def between(self, begin: float, end: float) -> int:
+        return sum(count for at, count in self.counts if begin <= at < end)
+
+    @property
+    def total(self) -> int:
+        return sum(count for _, count in self.counts)
+
+
+@contextmanager
+def reading(gateway: Gateway, listener: str, first: bytes = b"x", source: str = "127.0.0.1") -> Iterator[Reading]:
+    connection = socket.create_connection(gateway.address(listener), timeout=10, source_address=(source, 0))
+    connection.sendall(first)
+    counts: list[tuple[float, int]] = []
+
+    def run() -> None:
+        try:
+            while data := connection.recv(65536):
+                counts.append((time.monotonic(), len(data)))
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield Reading(connection, counts)
+    finally:
+        connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+        thread.join()
+
+
+FIRST = {"a": b"x", "tls": HELLO, "connect": connect_to(f"{A}:%PORT") + b"x"}
+
+
+@pytest.mark.parametrize("listener", FIRST)
+def test_no_more_comes_down_than_the_ceiling(start: Start, serve: Serve, listener: str) -> None:
+    upstream = serve(flood)
+    rate = 16 * MBIT
+    gateway = start(policy(upstream.port, f'  - {{ name: r, to: ["{A}:{upstream.port}"], bandwidth: 16 Mbit/s }}'))
+    first = FIRST[listener].replace(b"%PORT", b"%d" % upstream.port)
+    begin = time.monotonic()
+    with reading(gateway, listener, first) as got:
+        wait_for("two megabytes", lambda: got.total >= 2_000_000)
+        took = time.monotonic() - begin
+        # What the client's own buffers hold is not there yet.
+        assert got.total <= rate * (took + BURST_S) + 65536
+        assert took >= 2_000_000 / rate - BURST_S - 0.05
+
+
+def test_no_more_goes_up_than_the_ceiling(start: Start, serve: Serve) -> None:
+    received = 0
+
+    def sink(connection: socket.socket) -> None:
+        nonlocal received
+        while data := connection.recv(65536):
+            received += len(data)
+
+    upstream = serve(sink)
+    gateway = start(policy(upstream.port, f'  - {{ name: r, to: ["{A}:{upstream.port}"], bandwidth: 16 Mbit/s }}'))
+    begin = time.monotonic()
+    with socket.create_connection(gateway.address("a"), timeout=30) as client:
+        client.sendall(bytes(4_000_000))
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
+    took = time.monotonic() - begin
+    assert received == 4_000_000
+    assert took >= 4_000_000 / (16 * MBIT) - BURST_S - 0.05
+    record = gateway.record(end="closed")
+    assert record["bytes_up"] == 4_000_000
+
+
+def test_directions_do_not_share_a_ceiling(start: Start, serve: Serve) -> None:
+    """What fills one does not take from the other."""
+    upstream = serve(flood)
+    rules = f'  - {{ name: r, to: ["{A}:{upstream.port}"], bandwidth: 8 Mbit/s }}'
+    gateway = start(policy(upstream.port, rules))
+    with reading(gateway, "a") as got:
+        wait_for("the flood", lambda: got.total > 100_000)
+        begin = time.monotonic()
+        got.connection.sendall(bytes(10_000))
+        wait_for("more", lambda: got.between(begin, begin + 60) > 500_000)
+
+
+def test_a_guarantee_and_what_is_lent(start: Start, serve: Serve) -> None:
+    upstream = serve(flood)
+    port = upstream.port
+    rules = f"""
+  - {{ name: owner, to: ["{A}:{port}"], bandwidth: {{ guarantee: 24 Mbit/s }} }}
+  - {{ name: greedy, to: ["{B}:{port}"], bandwidth: {{ weight: 1 }} }}
+"""
+    gateway = start(policy(port, rules, "wan: { bandwidth: 32 Mbit/s }"))
+    with reading(gateway, "b") as greedy:
+        # Nobody else is there: all of the link is lent.
+        begin = time.monotonic()
+        wait_for("what is lent", lambda: greedy.total > 2_000_000)
+        assert greedy.total / (time.monotonic() - begin + BURST_S) <= 32 * MBIT * 1.05 + 65536
+        with reading(gateway, "a") as owner:
+            time.sleep(0.5)
+            begin = time.monotonic()
+            wait_for("the owner's", lambda: owner.between(begin, begin + 60) > 3_000_000)
+            end = time.monotonic()
+            # 24 of 32, and half of what is left; that of the others and never more than the rest.
+            assert greedy.between(begin, end) < owner.between(begin, end) / 3
+            both = greedy.between(begin, end) + owner.between(begin, end)
+            assert both <= 32 * MBIT * (end - begin + 0.1) * 1.02 + 2 * 65536
+
+
+def test_sources_share_evenly_however_many_connections_they_have(start: Start, serve: Serve) -> None:
+    upstream = serve(flood)
+    rules = f'  - {{ name: r, to: ["{A}:{upstream.port}"], bandwidth: {{ max: 32 Mbit/s, share_by: source }} }}'
+    gateway = start(policy(upstream.port, rules, workers=2))
+    with reading(gateway, "a", source="127.0.0.2") as alone:
+        many = [reading(gateway, "a", source="127.0.0.3") for _ in range(8)]
+        readings = [one.__enter__() for one in many]
+        try:
+            time.sleep(0.5)
+            begin = time.monotonic()
+            wait_for("the lone one's", lambda: alone.between(begin, begin + 60) > 3_000_000, 30)
+            end = time.monotonic()
+            others = sum(one.between(begin, end) for one in readings)
+            assert 0.8 < alone.between(begin, end) / others < 1.25
+        finally:
+            for one in many:
+                one.__exit__(None, None, None)
+
+
+def test_a_rate_changes_while_connections_go_on(start: Start, serve: Serve) -> None:
+    upstream = serve(flood)
+    rule = f'  - {{ name: r, to: ["{A}:{upstream.port}"], bandwidth: 80 Mbit/s }}'
+    gateway = start(policy(upstream.port, rule))
+    with reading(gateway, "a") as got:
+        wait_for("some", lambda: got.total > 2_000_000)
+        gateway.reload(gateway.policy_file.read_text().replace("80 Mbit/s", "800 kbit/s"))
+        time.sleep(0.5)
+        begin = time.monotonic()
+        time.sleep(1)
+        slow = got.between(begin, begin + 1)
+        assert 0 < slow <= 2 * 100_000
+        gateway.reload(gateway.policy_file.read_text().replace("bandwidth: 800 kbit/s", "why: free"))
+        begin = time.monotonic()
+        wait_for("a lot", lambda: got.between(begin, begin + 60) > 20_000_000)
+    assert len(gateway.records()) <= 1
