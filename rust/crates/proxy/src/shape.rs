@@ -15,7 +15,7 @@ pub(crate) const UP: usize = 0;
 pub(crate) const DOWN: usize = 1;
 /// Cells in which the waiting flows of sources are counted over all workers. Two sources in one cell count as if each had
 /// the other's flows as well, so this is more than there are sources that wait.
-const CELLS: usize = 1 << 14;
+const CELLS: usize = 1 << 16;
 
 /// A class as the workers know it.
 #[derive(Debug)]
@@ -26,8 +26,6 @@ struct Placed {
     /// Its place there.
     index: usize,
     share_by: ShareBy,
-    /// Waiting flows by source and direction, where sources have flows in several workers.
-    waiting: Option<[Box<[AtomicU32]>; 2]>,
 }
 
 /// The links of one policy with their classes, shared by all workers.
@@ -36,7 +34,9 @@ pub(crate) struct Plans {
     /// One of each link, and a last one for classes without a link; up and down.
     links: Vec<[Plan; 2]>,
     classes: Vec<Placed>,
-    /// Where a source is counted is not for it to choose.
+    /// Waiting flows by source, up and down, where sources may have flows in several workers.
+    waiting: Option<[Box<[AtomicU32]>; 2]>,
+    /// Where a source is counted is not for it to choose. The same for all policies: so are its flows.
     keys: RandomState,
 }
 
@@ -45,18 +45,15 @@ fn bytes(bits: u64) -> f64 {
 }
 
 impl Plans {
-    pub(crate) fn new(snapshot: &Snapshot, workers: usize) -> Self {
+    pub(crate) fn new(snapshot: &Snapshot, workers: usize, before: Option<&Self>) -> Self {
         let Shaping { links, classes } = snapshot.shaping();
         let mut bounds: Vec<Vec<Bounds>> = vec![Vec::new(); links.len() + 1];
         let mut placed = Vec::with_capacity(classes.len());
         for class in classes {
             let plan = class.link.unwrap_or(links.len());
             let name = snapshot.rule(class.rule()).map_or("", |rule| rule.name).into();
-            let cells = || (0..CELLS).map(|_| AtomicU32::new(0)).collect();
-            let waiting =
-                (class.share_by == ShareBy::Source && workers > 1).then(|| [cells(), cells()]);
             let index = bounds[plan].len();
-            placed.push(Placed { name, plan, index, share_by: class.share_by, waiting });
+            placed.push(Placed { name, plan, index, share_by: class.share_by });
             bounds[plan].push(Bounds {
                 guarantee: bytes(class.guarantee),
                 ceiling: class.max.map_or(f64::INFINITY, bytes),
@@ -69,7 +66,23 @@ impl Plans {
             [Plan::new(capacity, bounds.clone(), workers), Plan::new(capacity, bounds, workers)]
         };
         let links = capacity.zip(bounds).map(plan).collect();
-        Self { links, classes: placed, keys: RandomState::new() }
+        let shared = placed.iter().any(|class| class.share_by == ShareBy::Source) && workers > 1;
+        let cells = || (0..CELLS).map(|_| AtomicU32::new(0)).collect();
+        let waiting = shared.then(|| [cells(), cells()]);
+        let keys = before.map_or_else(RandomState::new, |before| before.keys.clone());
+        Self { links, classes: placed, waiting, keys }
+    }
+}
+
+impl Plans {
+    /// The key of a source's share in a class; `None` where each connection has one.
+    fn source(&self, class: u32, ip: IpAddr, identity: Option<&Identity>) -> Option<u64> {
+        let class = self.classes.get(class as usize)?;
+        let share = match identity.and_then(Identity::strongest) {
+            Some(identity) => self.keys.hash_one((&class.name, identity)),
+            None => self.keys.hash_one((&class.name, ip)),
+        };
+        (class.share_by == ShareBy::Source).then_some(share)
     }
 }
 
@@ -171,36 +184,27 @@ impl Shaper {
         }
     }
 
-    /// The key of a flow's share.
-    fn source(&self, share_by: ShareBy, ip: IpAddr, identity: Option<&Identity>, id: u64) -> u64 {
-        let keys = self.plans.as_ref().map(|plans| &plans.keys);
-        match (share_by, keys, identity) {
-            (ShareBy::Source, Some(keys), Some(identity)) => keys.hash_one(identity.strongest()),
-            (ShareBy::Source, Some(keys), None) => keys.hash_one(ip),
-            _ => id,
-        }
-    }
-
-    /// The flow is in this class of the policy from now on, or in none.
+    /// The flow is in this class of the policy from now on, or in none. `connection` is a number of its own.
     pub(crate) fn place(
         &mut self,
         shaped: &mut Option<Box<Shaped>>,
         class: Option<u32>,
         ip: IpAddr,
         identity: Option<&Identity>,
-        id: u64,
+        connection: u64,
     ) {
         let place = class.and_then(|class| self.places.get(class as usize).copied());
-        if shaped.as_ref().map(|shaped| shaped.class) == place {
+        let source = class.and_then(|class| self.plans.as_ref()?.source(class, ip, identity));
+        let source = source.unwrap_or(connection);
+        let stays =
+            |shaped: &Shaped| Some(shaped.class) == place && shaped.paces[UP].source == source;
+        if shaped.as_deref().map_or(place.is_none(), stays) {
             return;
         }
         let held_ns = shaped.as_ref().map_or(0, |shaped| shaped.held_ns);
         self.leave(shaped);
         let Some(place) = place else { return };
-        let share_by = class
-            .and_then(|class| self.plans.as_ref()?.classes.get(class as usize))
-            .map_or(ShareBy::Connection, |placed| placed.share_by);
-        let pace = Pace::of(self.source(share_by, ip, identity, id));
+        let pace = Pace::of(source);
         if let Some(Some(class)) = self.classes.get_mut(place) {
             class.flows += 1;
             for gate in &mut class.gates {
@@ -323,7 +327,8 @@ impl Shaper {
             for way in [UP, DOWN] {
                 let told = &mut class.told[way];
                 let mut now_waiting = HashMap::new();
-                let shared = placed.waiting.as_ref().map(|cells| &cells[way]);
+                let by_source = placed.share_by == ShareBy::Source;
+                let shared = plans.waiting.as_ref().filter(|_| by_source).map(|cells| &cells[way]);
                 let waiting = class.gates[way].weigh(|source, flows| {
                     let Some(cells) = shared else { return 1.0 };
                     let flows = u32::try_from(flows).unwrap_or(u32::MAX);

@@ -39,6 +39,10 @@ impl Claim {
 /// proportion.
 pub fn allot(capacity: f64, claims: &[Claim], out: &mut Vec<Allotment>) {
     out.clear();
+    if let [claim] = claims {
+        let (rate, allowance) = (claim.wants().min(capacity), claim.ceiling.min(capacity).max(0.0));
+        return out.push(Allotment { rate, allowance });
+    }
     let asked: f64 = claims.iter().map(Claim::base).sum();
     let cut = if asked > capacity { capacity / asked } else { 1.0 };
     out.extend(claims.iter().map(|claim| {
@@ -53,7 +57,8 @@ pub fn allot(capacity: f64, claims: &[Claim], out: &mut Vec<Allotment>) {
     order.sort_by(|&a, &b| {
         claims[b].priority.cmp(&claims[a].priority).then(keys[a].total_cmp(&keys[b]))
     });
-    let mut levels: Vec<(u8, f64)> = Vec::new();
+    // Priority, level, and what is borrowed there and, later, below.
+    let mut tiers: Vec<(u8, f64, f64)> = Vec::new();
     for tier in order.chunk_by(|&a, &b| claims[a].priority == claims[b].priority) {
         let mut weights: f64 = tier.iter().map(|&index| claims[index].weight).sum();
         let mut level = f64::INFINITY;
@@ -73,20 +78,22 @@ pub fn allot(capacity: f64, claims: &[Claim], out: &mut Vec<Allotment>) {
             }
             left = 0.0;
         }
-        levels.push((claims[tier[0]].priority, level));
+        let lent = |&index: &usize| out[index].rate - claims[index].base() * cut;
+        tiers.push((claims[tier[0]].priority, level, tier.iter().map(lent).sum()));
+    }
+    let mut below = 0.0;
+    for (_, _, borrowed) in tiers.iter_mut().rev() {
+        below += std::mem::replace(borrowed, below);
     }
     let left = left.max(0.0);
     for (index, claim) in claims.iter().enumerate() {
         let rate = out[index].rate;
-        let level = levels.iter().find(|(priority, _)| *priority == claim.priority);
-        let more = match level {
-            Some((_, level)) if level.is_finite() => claim.guarantee + level * claim.weight,
+        let tier = tiers.iter().find(|(priority, ..)| *priority == claim.priority);
+        let more = match tier {
+            Some((_, level, _)) if level.is_finite() => claim.guarantee + level * claim.weight,
             // Nobody of its priority is short: it would be lent what is left, and what those below it have borrowed.
-            _ => {
-                let below = |other: &usize| claims[*other].priority < claim.priority;
-                let borrowed = |other: usize| out[other].rate - claims[other].base() * cut;
-                rate + left + (0..claims.len()).filter(below).map(borrowed).sum::<f64>()
-            }
+            Some((.., borrowed)) => rate + left + borrowed,
+            None => rate,
         };
         out[index].allowance =
             more.max(claim.guarantee * cut).max(rate).min(claim.ceiling.max(0.0));

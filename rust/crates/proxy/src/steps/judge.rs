@@ -1,5 +1,7 @@
 //! The decision: made into a value, kept with the flow, made again when the policy changes.
 
+use std::os::fd::AsRawFd;
+
 use egress_flowlog::{NONE_U32, WorkerCounter, flags};
 use egress_hello::name::Host;
 use egress_policy::{Accept, Decision, Destination, End, Login, Reason, Stage, Verdict};
@@ -92,7 +94,9 @@ impl Context {
         let class = flow.decision.and_then(|decision| policy.snapshot.class_of(decision.terms?));
         let mut shaped = flow.beside.as_mut().and_then(|beside| beside.shaped.take());
         let identity = flow.identity();
-        self.shaper.place(&mut shaped, class, flow.source.ip(), identity, flow.id);
+        // The connection, whichever of its requests this is.
+        let connection = flow.client.fd().as_raw_fd() as u64;
+        self.shaper.place(&mut shaped, class, flow.source.ip(), identity, connection);
         if shaped.is_some() {
             flow.beside.get_or_insert_default().shaped = shaped;
         }
