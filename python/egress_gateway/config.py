@@ -303,7 +303,7 @@ class Target(Section, frozen=True):
 class Connections(Section, frozen=True):
     """How many connections a rule grants."""
 
-    max: Annotated[Count, _doc("Connections at a time.", 2000)] | UnsetType = UNSET
+    max: Annotated[Count, _doc("Connections at a time; of plain HTTP, requests.", 2000)] | UnsetType = UNSET
     new_per_second: Annotated[Count, _doc("New connections in a second.", 200)] | UnsetType = UNSET
 
 

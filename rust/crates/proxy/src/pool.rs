@@ -66,13 +66,18 @@ impl Buffer {
         self.0.start = (self.0.start + n).min(self.0.bytes.len());
     }
 
-    /// Takes the next `n` bytes, and overwrites all that were taken: there was a password in them.
+    /// Takes the next `n` bytes, and overwrites them: there was a password in them.
     pub(crate) fn wipe(&mut self, n: usize) {
+        let start = self.0.start;
         self.advance(n);
-        egress_hello::basic::wipe(&mut self.0.bytes[..self.0.start]);
+        egress_hello::basic::wipe(&mut self.0.bytes[start..self.0.start]);
     }
 
+    /// Appends. What was taken is let go of: a client that is always half a request ahead is held to that.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
+        let taken = std::mem::take(&mut self.0.start);
+        self.0.bytes.drain(..taken);
+        self.0.meter.set(self.0.meter.get() - taken);
         self.0.bytes.extend_from_slice(bytes);
         self.0.meter.set(self.0.meter.get() + bytes.len());
     }

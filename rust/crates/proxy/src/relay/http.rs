@@ -94,6 +94,8 @@ enum Part {
 pub(crate) struct Exchange {
     pub upstream: Peer,
     pub side: u8,
+    /// The rule and the generation under which the upstream was dialled.
+    pub under: (u32, u64),
     /// Bytes that the upstream has not taken.
     up: Option<Buffer>,
     /// Bytes that the client has not taken.
@@ -147,10 +149,17 @@ pub(crate) enum Broken {
 }
 
 impl Exchange {
-    pub(crate) fn new(upstream: Peer, side: u8, head: Buffer, now_ms: u64) -> Self {
+    pub(crate) fn new(
+        upstream: Peer,
+        side: u8,
+        head: Buffer,
+        under: (u32, u64),
+        now_ms: u64,
+    ) -> Self {
         Self {
             upstream,
             side,
+            under,
             up: Some(head),
             down: None,
             part: Part::Head(None, ResponseReader::new()),
@@ -332,6 +341,10 @@ impl Exchange {
             Part::Ended => Ok(0),
             Part::Head(..) if read == 0 => Err(Broken::NoResponse),
             Part::Head(head, _) => {
+                // It has been served: it is not to be sent again, whatever becomes of the rest.
+                if let Some(again) = self.again.take() {
+                    lender.buffers.give_back(again);
+                }
                 let head = head.get_or_insert_with(|| lender.buffers.holding(&[]));
                 head.push(&lender.scratch[..read]);
                 Ok(read)

@@ -250,14 +250,14 @@ impl Context {
                 match gate.hear() {
                     Said::More => {}
                     Said::Pass(taken) => {
-                        let sent = egress_sys::send(relay.upstream.fd(), &gate.rest()[..taken]);
-                        // Into the empty buffer of a new socket: whole or not at all.
-                        if sent != Ok(taken) {
+                        // Behind the gateway's own words, if they are still here.
+                        let passed = self.lender.buffers.holding(&gate.rest()[..taken]);
+                        gate.advance(taken);
+                        relay.up.begin_with(passed, &mut self.lender);
+                        relay.active_ms = self.now_ms;
+                        if relay.up.flush(&mut relay.upstream, &mut self.lender).is_err() {
                             return Some(Step::End(End::UpstreamReset));
                         }
-                        gate.advance(taken);
-                        relay.up.bytes += taken as u64;
-                        relay.active_ms = self.now_ms;
                         continue;
                     }
                     said => break said,

@@ -163,7 +163,13 @@ impl Context {
         {
             flow.upstream = Some(kept.address);
             let again = repeatable.then(|| self.lender.buffers.holding(head.rest()));
-            let mut exchange = Exchange::new(kept.upstream, kept.side, head, self.now_ms);
+            let mut exchange = Exchange::new(
+                kept.upstream,
+                kept.side,
+                head,
+                (kept.rule, kept.generation),
+                self.now_ms,
+            );
             exchange.again = again;
             return Some(self.start_exchange(token, flow, exchange));
         }
@@ -220,7 +226,8 @@ impl Context {
             self.lender.buffers.give_back(head);
             return self.fail(token, flow, End::UpstreamReset);
         }
-        let exchange = Exchange::new(upstream, side, head, self.now_ms);
+        let under = (flow.rule, flow.generation);
+        let exchange = Exchange::new(upstream, side, head, under, self.now_ms);
         self.start_exchange(token, flow, exchange)
     }
 
@@ -294,6 +301,8 @@ impl Context {
                 flow.other = Some(error.word().into());
                 self.refuse(token, flow, Reason::Malformed, End::Refused)
             }
+            // What the policy denies by now is not asked for a second time.
+            Broken::NoResponse if flow.stage == Stage::Closing => Step::End(End::PolicyChanged),
             Broken::NoResponse => match exchange.again.take() {
                 // It was closed as idle while the request was on its way to it.
                 Some(head) if exchange.carried.1 == 0 => {
@@ -325,8 +334,8 @@ impl Context {
         let sent = flow.asking().is_some_and(|asking| asking.body.has_ended());
         let upstream_lives = sent && exchange.upstream_lives();
         exchange.release(&mut self.lender);
-        let Exchange { upstream, side, client_lives, carried, .. } = *exchange;
-        if !client_lives {
+        let Exchange { upstream, side, under, client_lives, carried, .. } = *exchange;
+        if !client_lives || self.draining {
             // It was told so; bytes of it that are on their way now must not reset what it still reads.
             let bytes = self.lender.buffers.holding(&[]);
             let goodbye =
@@ -335,7 +344,11 @@ impl Context {
             self.wake_at(token, self.now_ms + LINGER_MS);
             return self.say_goodbye(token, flow);
         }
+        // What a rule says of an upstream is for those that are dialled under it, and the next request is led nowhere else.
+        let same = under == (flow.rule, flow.generation)
+            && flow.http().is_some_and(|requests| requests.captured == flow.captured);
         if upstream_lives
+            && same
             && let (Some(host), Some(address)) = (flow.destination.clone(), flow.upstream)
         {
             let (port, rule, generation) = (flow.port, flow.rule, flow.generation);
@@ -381,8 +394,10 @@ impl Context {
             beside.http = None;
         }
         flow.work = Work::Relay(Relay { up, down, ..self.relay_to(upstream, side.into()) });
-        let deadline = self.now_ms + self.idle_ms().min(KEEPALIVE_CHECK_MS);
-        self.wake_at(token, deadline);
+        if flow.stage != Stage::Closing {
+            let deadline = self.now_ms + self.idle_ms().min(KEEPALIVE_CHECK_MS);
+            self.wake_at(token, deadline);
+        }
         self.carry(token, flow)
     }
 

@@ -57,6 +57,7 @@ impl Context {
         match &flow.work {
             Work::Hear(_) if flow.is_between_requests() => Step::End(End::Closed),
             Work::Hear(_) if flow.accept == Accept::Transparent => self.silent(token, flow),
+            Work::Header(None) if self.may_lack_header(flow) => self.without_header(token, flow),
             Work::Header(_) | Work::Hear(_) => {
                 self.refuse(token, flow, Reason::FirstBytesTimeout, End::Refused)
             }

@@ -144,6 +144,19 @@ impl Context {
         }
     }
 
+    /// A trusted peer that has said nothing may wait for a server that speaks first.
+    pub(crate) fn may_lack_header(&self, flow: &Flow) -> bool {
+        let policy = self.policy();
+        let optional =
+            flow.proxied(&policy).is_some_and(|proxied| proxied.reads == Reads::Optional);
+        optional && matches!(flow.accept, Accept::Tcp | Accept::Transparent)
+    }
+
+    pub(crate) fn without_header(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
+        let nothing = self.lender.buffers.holding(&[]);
+        self.after_header(token, flow, nothing)
+    }
+
     /// What is left of `bytes` is the client's own.
     fn after_header(&mut self, token: FlowToken, flow: &mut Flow, bytes: Buffer) -> Step {
         if flow.accept == Accept::Tcp {
