@@ -75,9 +75,16 @@ rules:
   - {{ name: web, to: ["{ALLOWED}:443"] }}
   - {{ name: database, to: ["{ALLOWED}:5432"] }}
   - {{ name: by-name, to: ["{TOLD}:22", "{TOLD}:5432"] }}
+  - {{ name: by-address, to: ["{OUTSIDE[family][1] if family == 4 else f"[{OUTSIDE[family][1]}]"}:22"] }}
 """
     with running(tmp_path / "gateway", policy, prefix=world.net.gateway.prefix) as started:
         yield started
+
+
+def judged(gateway: Gateway, verdict: str, port: int) -> tuple[object, ...]:
+    """What the record says of it: reason, rule, name and listener."""
+    record = gateway.record(verdict=verdict, port=port, accept="transparent")
+    return tuple(record[key] for key in ("reason", "rule", "name", "listener"))
 
 
 def tell(world: World, family: int) -> None:
@@ -100,44 +107,47 @@ def test_psql_with_tls_is_judged_by_the_name_that_it_verifies(world: World, fami
     passed = psql(world, family, ALLOWED, tls=True)
     assert passed.stdout == b"passed|t\n", passed.stderr
     # The server resets a client that says goodbye in TLS when it has closed already.
-    record = gateway.record(verdict="allow")
-    assert (record["name"], record["port"], record["rule"], record["accept"]) == (
-        ALLOWED, 5432, "database", "transparent",
-    )  # fmt: skip
+    assert judged(gateway, "allow", 5432) == ("rule", "database", ALLOWED, "capture")
     refused = psql(world, family, DENIED, tls=True)
     assert refused.returncode == 2
     assert b"alert access denied" in refused.stderr
-    assert gateway.record(verdict="deny")["name"] == DENIED
+    assert judged(gateway, "deny", 5432) == ("default_deny", None, DENIED, "capture")
 
 
 def test_psql_in_the_clear_is_judged_by_the_name_that_it_was_told(world: World, family: int, gateway: Gateway) -> None:
     refused = psql(world, family, TOLD, tls=False)
     assert refused.returncode == 2
     assert f"FATAL:  {MESSAGE}".encode() in refused.stderr
-    assert gateway.record(verdict="deny")["name"] == OUTSIDE[family][0]
+    assert judged(gateway, "deny", 5432) == ("default_deny", None, OUTSIDE[family][0], "capture")
     tell(world, family)
     passed = psql(world, family, TOLD, tls=False)
     assert passed.stdout == b"passed|f\n", passed.stderr
-    record = gateway.record(verdict="allow", port=5432)
-    assert (record["name"], record["rule"]) == (TOLD, "by-name")
+    assert judged(gateway, "allow", 5432) == ("rule", "by-name", TOLD, "capture")
+
+
+def ssh(world: World, address: str) -> CompletedProcess[bytes]:
+    options: list[str | Path] = ["-F", "none", "-i", world.key, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"]
+    options += ["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+    return world.run(program("ssh", "openssh-client"), *options, f"root@{address}", "echo passed")
 
 
 def test_ssh_is_judged_by_the_name_that_it_was_told(world: World, family: int, gateway: Gateway) -> None:
-    def ssh() -> CompletedProcess[bytes]:
-        options = ["-F", "none", "-i", world.key, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"]
-        options += ["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-        command = [program("ssh", "openssh-client"), *options, f"root@{OUTSIDE[family][0]}", "echo passed"]
-        return world.run(*command)
-
-    refused = ssh()
+    address = OUTSIDE[family][0]
+    refused = ssh(world, address)
     assert refused.returncode == 255
     assert MESSAGE.encode() in refused.stderr
-    assert gateway.record(verdict="deny", port=22)["name"] == OUTSIDE[family][0]
+    assert judged(gateway, "deny", 22) == ("default_deny", None, address, "capture")
     tell(world, family)
-    passed = ssh()
+    passed = ssh(world, address)
     assert passed.stdout == b"passed\n", passed.stderr
-    record = gateway.record(end="closed", port=22)
-    assert (record["name"], record["rule"]) == (TOLD, "by-name")
+    assert judged(gateway, "allow", 22) == ("rule", "by-name", TOLD, "capture")
+
+
+def test_ssh_is_judged_by_its_address(world: World, family: int, gateway: Gateway) -> None:
+    """No name was told for the second address, which a rule lets through; the server listens there, too."""
+    passed = ssh(world, OUTSIDE[family][1])
+    assert passed.stdout == b"passed\n", passed.stderr
+    assert judged(gateway, "allow", 22) == ("rule", "by-address", OUTSIDE[family][1], "capture")
 
 
 def curl(world: World, name: str, address: str) -> list[str | Path]:
@@ -160,12 +170,12 @@ def test_a_client_of_the_web(
     address = OUTSIDE[family][0]
     passed = world.run(*client(world, ALLOWED, f"[{address}]" if client is curl and family == 6 else address))
     assert passed.stdout == b"hello from upstream\n", passed.stderr
-    record = gateway.record(verdict="allow")
-    assert (record["name"], record["rule"], record["accept"]) == (ALLOWED, "web", "transparent")
+    assert judged(gateway, "allow", 443) == ("rule", "web", ALLOWED, "capture")
     refused = world.run(*client(world, DENIED, f"[{address}]" if client is curl and family == 6 else address))
     assert refused.returncode != 0
     assert b"access denied" in refused.stderr.lower().replace(b"_", b" ")
-    assert gateway.record(reason="default_deny", port=443)["name"] == DENIED
+    refusal = gateway.record(reason="default_deny", port=443)
+    assert (refusal["rule"], refusal["name"], refusal["listener"]) == (None, DENIED, "capture")
     if client is quic_first:
         assert b"QUIC is refused: TCP" in passed.stderr
         assert gateway.record(reason="not_carried")["verdict"] == "deny"

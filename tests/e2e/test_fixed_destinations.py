@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from .conftest import Certificates
 from .daemons import program, sshd
 from .gateway import Gateway, running
@@ -22,11 +24,12 @@ Serve = Callable[..., Server]
 NAME = "allowed.example"
 
 
-def policy(port: int) -> str:
+def policy(port: int, ruled: int | None = None) -> str:
+    """The rule is for another port than the listener's where `ruled` is given."""
     return f"""
 listeners: [{{ name: mail, bind: "127.0.0.1:0", accept: tcp, to: "{NAME}:{port}" }}]
 resolver: {{ hosts: {{ {NAME}: 127.0.0.1 }} }}
-rules: [{{ name: r, to: ["{NAME}:{port}"] }}]
+rules: [{{ name: r, to: ["{NAME}:{ruled or port}"] }}]
 """
 
 
@@ -91,6 +94,22 @@ def test_imap_with_starttls(start: Start, serve: Serve, certificates: Certificat
         assert client.noop()[0] == "OK"
     assert server.inside[-2:] == ["NOOP", "LOGOUT"]
     assert gateway.record(verdict="allow")["name"] == NAME
+
+
+@pytest.mark.parametrize("client", [smtplib.SMTP, imaplib.IMAP4])
+def test_mail_that_no_rule_allows_is_reset_and_reaches_no_server(
+    start: Start, serve: Serve, client: Callable[..., object]
+) -> None:
+    """The client waits for a greeting, and the protocol is not told: there are no words for it."""
+    server = serve(lambda connection: connection.sendall(b"220 ready\r\n"))
+    gateway = start(policy(server.port, ruled=1))
+    with pytest.raises((ConnectionResetError, smtplib.SMTPServerDisconnected, imaplib.IMAP4.abort)):
+        client(*gateway.address("mail"), timeout=10)
+    record = gateway.record(verdict="deny")
+    assert (record["reason"], record["rule"], record["name"], record["listener"]) == (
+        "default_deny", None, NAME, "mail",
+    )  # fmt: skip
+    assert server.accepted == 0
 
 
 def test_ssh_by_connect(tmp_path: Path) -> None:
