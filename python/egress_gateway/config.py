@@ -435,7 +435,11 @@ class Rule(Section, frozen=True):
         | UnsetType
     ) = UNSET
     sni: Annotated[
-        Literal["agree", "any"], _doc("Whether the TLS name inside a CONNECT tunnel must be the name of the CONNECT.")
+        Literal["agree", "any"],
+        _doc(
+            "Whether the TLS name inside a CONNECT tunnel must be the name of the CONNECT. `any` also lets captured "
+            "connections pass whose first bytes may name a host in a form that is not read, as HTTP/2 in the clear."
+        ),
     ] = "agree"
     send_proxy: (
         Annotated[

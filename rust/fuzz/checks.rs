@@ -5,9 +5,9 @@ use egress_hello::{
     Answer,
     connect::{HeadReader, MAX_HEAD, MAX_HEADERS},
     http::{
-        Asked, Body, Framing, HeadFault, HttpError, MAX_GROWTH, Request, RequestHead,
-        RequestReader, Response, ResponseReader, read_request, read_response, rewrite_request,
-        rewrite_response,
+        Asked, Body, Framing, HeadFault, HttpError, LenientReader, MAX_GROWTH, Request,
+        RequestHead, RequestReader, Response, ResponseReader, read_request, read_response,
+        rewrite_request, rewrite_response,
     },
     name::{Host, MAX_LABEL, MAX_NAME, parse_authority, parse_host},
     tls::{HelloReader, MAX_FIRST_BYTES},
@@ -88,8 +88,21 @@ pub fn http_messages(data: &[u8]) {
     same_for_any_cut(data, MAX_HEAD, ResponseReader::new, |reader, bytes| {
         reader.read(bytes, asked)
     });
+    same_for_any_cut(
+        data,
+        MAX_HEAD,
+        || (LenientReader::default(), 0),
+        |(reader, seen), bytes| {
+            let new = &bytes[*seen..];
+            *seen = bytes.len();
+            reader.read(new)
+        },
+    );
     let (at, bytes) = cut(data);
     body(Framing::Chunked, bytes, at);
+    if matches!(read_request(bytes), Answer::Found(_)) {
+        assert_eq!(LenientReader::default().read(bytes), Answer::Found(()));
+    }
     match read_request(bytes) {
         Answer::Found(RequestHead::Request(request)) => forwarded(bytes, &request, close),
         Answer::Found(RequestHead::TwoHosts { request, field, field_port }) => {

@@ -311,6 +311,20 @@ def test_a_server_that_speaks_first_is_heard_once_the_header_is_there(start: Sta
         assert exactly(client, 11) == b"220 hello\r\n"
 
 
+def test_and_by_a_proxy_that_leaves_out_what_is_optional(start: Start, serve: Serve) -> None:
+    def banner(connection: socket.socket) -> None:
+        connection.sendall(b"220 hello\r\n")
+        echo(connection)
+
+    upstream = serve(banner)
+    keys, rule = "proxy_protocol: optional", f"{{ cidr: {TRUSTED} }}"
+    gateway = start("timeouts: { server_first: 100ms }\n" + policy(upstream.port, "tcp", keys=keys, rule=rule))
+    with connect(gateway) as client:
+        assert exactly(client, 11) == b"220 hello\r\n"
+        client.sendall(pp.v2())
+        assert exactly(client, len(pp.v2())) == pp.v2(), "too late for one"
+
+
 def test_many_at_once(start: Start, serve: Serve) -> None:
     """Each is who its own header says, whatever the others are."""
     upstream = serve(echo)

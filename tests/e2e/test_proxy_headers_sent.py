@@ -94,6 +94,18 @@ def test_what_the_client_has_said_already_comes_in_the_same_segment(start: Start
     assert reader.first.endswith(HELLO)
 
 
+@pytest.mark.parametrize("way", ["connect", "socks5"])
+def test_a_request_for_encryption_does_not_overtake_the_header(start: Start, serve: Serve, way: str) -> None:
+    reader = Reader()
+    upstream = serve(reader)
+    accept, asks, answer, _ = flights(upstream.port)[way]
+    gateway = start(policy(upstream.port, accept))
+    with connect(gateway) as client:
+        client.sendall(asks + SSL_REQUEST)
+        assert exactly(client, len(answer) + len(SSL_REQUEST)) == answer + SSL_REQUEST
+    assert reader.first.startswith(pp.SIGNATURE)
+
+
 def test_a_rule_says_otherwise_than_its_listener(start: Start, serve: Serve) -> None:
     for listener, rule, version in [("v2", "v1", 1), ("v1", "v2", 2), ("off", "v1", 1), ("v2", "off", 0)]:
         reader, recorder = Reader(), Recorder()

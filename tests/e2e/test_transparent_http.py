@@ -172,11 +172,25 @@ def test_dial_original_keeps_the_address_only_if_it_is_one_of_the_names(
     assert [origin.connections for origin in origins] == [1, 0]
 
 
+def test_what_an_audit_leads_elsewhere_is_found_out_each_time(
+    net: Net, family: int, start: Start, serve: Callable[..., Origin]
+) -> None:
+    origins = [serve(), serve(which=1)]
+    gateway = start(f'{{ name: r, to: ["{ALLOWED}:{HTTP}"], dial: original, mode: audit }}')
+    with connect(net, family, which=1) as client:
+        for _ in range(2):
+            client.send(get(ALLOWED))
+            assert client.answer().status == 200
+    records = wait_for("two records", lambda: len(gateway.records()) >= 2 and gateway.records())
+    assert [(one["verdict"], one["reason"]) for one in records] == [("would_deny", "name_mismatch")] * 2
+    assert [origin.connections for origin in origins] == [2, 0]
+
+
 def test_what_only_begins_like_http_is_judged_by_its_address(net: Net, family: int, start: Start) -> None:
     gateway = start(f'{{ name: r, to: ["{literal(family)}:2222"] }}')
     address = (OUTSIDE[family][0], 2222)
     with net.outside.inside(lambda: Server(echo, host=address[0], port=address[1])):
-        for words in (b"EHLO mail.example\r\n", b"SET a \0\xff\r\n", b"GET a\n", b"CONNECT x:1 HTTP/1.1\r\n\r\n"):
+        for words in (b"EHLO mail.example\r\n", b"SET a \0\xff\r\n", b"GET a\n", b"GET /\r\n"):
             with net.client.inside(lambda: socket.create_connection(address, timeout=10)) as client:
                 client.sendall(words)
                 assert client.recv(100) == words

@@ -2,6 +2,7 @@
 
 use egress_hello::{
     Answer,
+    http::{LenientReader, MAX_HEAD},
     protocol::{Protocol, recognise},
 };
 
@@ -45,6 +46,62 @@ fn each_protocol_by_its_first_bytes() {
                 None => Answer::Not,
             };
             assert_eq!(recognise(&bytes[..end]), wanted, "{} to {end}", bytes.escape_ascii());
+        }
+    }
+}
+
+#[test]
+fn what_a_lenient_server_may_take_for_a_request() {
+    let long = [b"GET /", [b'a'; MAX_HEAD].as_slice()].concat();
+    // The bytes, and how many of them decide that they are one.
+    let requests: &[(&[u8], usize)] = &[
+        (b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", 12),
+        (b"GET / HTTP/0.9\n", 12),
+        (b"\r\n\r\nGET / HTTP/1.1\r\n", 16),
+        (b" \t\nGET / HTTP/1.1\r\n", 15),
+        (b"GET\t/ HTTP/1.1\r\n", 12),
+        (b"GET /\tHTTP/1.1\r\n", 12),
+        (b"GET\x0b/\x0chTTp/1.1", 12),
+        (b"get / http/1.1\r\n", 12),
+        (b"*X! / HTTP/3", 12),
+        (b"CONNECT a.example:443 HTTP/1.1\r\n\r\n", 28),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 12),
+        (b"GET /\rHTTP/1.1", 12),
+        (b"GET HTTP/1.1\r\n", 10),
+        (b"GET  http://a.example/\r\n", 12),
+        (b"GET HTTPS://a.example/\r\n", 12),
+        (&long, MAX_HEAD),
+    ];
+    for (bytes, decide) in requests {
+        for end in 0..=bytes.len() {
+            let wanted = if end < *decide { Answer::NeedMore } else { Answer::Found(()) };
+            let said = LenientReader::default().read(&bytes[..end]);
+            assert_eq!(said, wanted, "{} to {end}", bytes[..end.min(40)].escape_ascii());
+        }
+    }
+    // Other protocols, and how many bytes of them decide.
+    let others: &[(&[u8], usize)] = &[
+        (b"EHLO mail.example\r\n", 19),
+        (b"GET /0.9\r\nHTTP/1.1", 10),
+        (b"get http://cached.example/key\r\n", 31),
+        (b"PING\r\n", 6),
+        (b"PING\n", 5),
+        (b"*1\r\n$4\r\nPING\r\n", 4),
+        (b"SSH-2.0-OpenSSH_9.2 Debian\r\n", 28),
+        (b"CONNECT\naccept-version:1.2\n", 8),
+        (b"AMQP\0\0\x09\x01", 5),
+        (b"SET a \0", 7),
+        (b"\r\n\r\n\0\r\nQUIT\n", 5),
+        (b"<stream:stream", 1),
+        (b"{\"a\": 1}", 1),
+        (b"\x10\x2a\0\x04MQTT", 1),
+        (b"GET xHTTP/1.1 HTTP/x\n", 21),
+    ];
+    for (bytes, decide) in others {
+        for end in 0..=bytes.len() {
+            let wanted = if end < *decide { Answer::NeedMore } else { Answer::Not };
+            let said = LenientReader::default().read(&bytes[..end]);
+            assert_eq!(said, wanted, "{} to {end}", bytes.escape_ascii());
         }
     }
 }

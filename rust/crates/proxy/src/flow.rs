@@ -156,6 +156,8 @@ pub(crate) struct Beside {
     pub header_ns: u64,
     /// Of one that speaks plain HTTP.
     pub http: Option<Requests>,
+    /// A word for its first bytes, where those may name a destination and are not read.
+    pub unread: Option<&'static str>,
     /// Of one whose rule has `bandwidth`.
     pub shaped: Option<Box<Shaped>>,
 }
@@ -245,6 +247,17 @@ impl Flow {
 
     pub(crate) fn http_mut(&mut self) -> Option<&mut Requests> {
         self.beside.as_mut()?.http.as_mut()
+    }
+
+    pub(crate) fn take_gate(&mut self) -> Option<Buffer> {
+        match &mut self.work {
+            Work::Relay(relay) => relay.gate.take(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn unread(&self) -> Option<&'static str> {
+        self.beside.as_ref()?.unread
     }
 
     fn shown_text(&self) -> &[u8] {
@@ -350,8 +363,17 @@ impl Flow {
         self.record();
         self.id = id;
         self.start_ns = self.recorder.now_ns.get();
-        self.stage = Stage::FirstBytes;
         self.captured = self.http().and_then(|requests| requests.captured);
+        // Each request says anew whose it is: a proxy in front may send those of many on one connection.
+        if self.user().is_some() {
+            self.shown(|identity| identity.with_user(b""));
+        }
+        self.hear_anew(None);
+    }
+
+    /// Nothing has been found out about the flow yet but these first bytes, which nobody has looked at.
+    pub(crate) fn hear_anew(&mut self, first_bytes: Option<Buffer>) {
+        self.stage = Stage::FirstBytes;
         self.destination = self.captured.map(Host::Ip);
         if self.captured.is_none() {
             self.port = 0;
@@ -367,15 +389,11 @@ impl Flow {
         self.resolve_us = NONE_U32;
         self.connect_us = NONE_U32;
         self.prefers = Preference::Text;
-        // Each request says anew whose it is: a proxy in front may send those of many on one connection.
-        if self.user().is_some() {
-            self.shown(|identity| identity.with_user(b""));
-        }
         self.upstream = None;
         self.other = None;
         self.held = None;
         self.judge = None;
-        self.work = Work::Hear(None);
+        self.work = Work::Hear(first_bytes);
         self.publish();
     }
 

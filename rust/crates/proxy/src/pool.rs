@@ -99,6 +99,27 @@ impl Buffer {
         self
     }
 
+    /// Nobody reads these bytes, or has begun to.
+    pub(crate) fn unheard(mut self) -> Self {
+        self.0.reader = None;
+        self
+    }
+
+    /// What the bytes are is still open, and they are sent on all the same.
+    pub(crate) fn passes(&self) -> bool {
+        self.0.reader.as_ref().is_some_and(Reader::passes)
+    }
+
+    /// Takes over what is known of the bytes before.
+    pub(crate) fn goes_on_from(mut self, before: &mut Self) -> Self {
+        self.0.reader = before.0.reader.take();
+        self
+    }
+
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.0.reader.is_none()
+    }
+
     /// The protocol that the bytes are read by; `None` while that is open.
     pub(crate) fn protocol(&self) -> Option<Accept> {
         self.0.reader.as_ref().and_then(Reader::protocol)

@@ -11,6 +11,7 @@ use super::reach::RESOLVER_MARGIN_MS;
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Work};
 use crate::installed::Installed;
+use crate::pool::Buffer;
 
 impl Flow {
     /// The captured address, where it is dialled because the source was told it for the name.
@@ -29,6 +30,39 @@ impl Flow {
 }
 
 impl Context {
+    /// A client that was taken for one whose server speaks first asks for something after all, and its server has said
+    /// nothing: it is heard, and judged, as though it had not been silent.
+    pub(super) fn begin_anew(
+        &mut self,
+        token: FlowToken,
+        flow: &mut Flow,
+        first_bytes: Buffer,
+    ) -> Step {
+        if let Work::Relay(mut relay) = std::mem::replace(&mut flow.work, Work::Moving) {
+            relay.up.release(&mut self.lender);
+            relay.down.release(&mut self.lender);
+        }
+        flow.hear_anew(Some(first_bytes.unheard()));
+        let deadline = self.first_bytes_deadline_ms();
+        self.wake_at(token, deadline);
+        // An event of the upstream that is closed may be on its way; nothing is dialled before it has been taken in.
+        Step::Again
+    }
+
+    /// Hears what was left by `begin_anew`.
+    pub(super) fn hear_late(&mut self, token: FlowToken, flow: &mut Flow) -> Option<Step> {
+        match std::mem::replace(&mut flow.work, Work::Moving) {
+            Work::Hear(Some(bytes)) if bytes.is_unheard() => {
+                let reader = self.reader(flow);
+                self.understand(token, flow, bytes.heard_by(reader))
+            }
+            other => {
+                flow.work = other;
+                None
+            }
+        }
+    }
+
     /// Only its address says where a captured connection goes, unless its source asked us for a name first.
     pub(super) fn judge_unnamed(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
         match flow.captured {

@@ -10,6 +10,7 @@ use egress_policy::{Accept, End, Reason, Stage};
 use mio::Token;
 use rustix::io::Errno;
 
+use super::refuse::TLS_RECORD_TYPES;
 use super::{Reader, Said};
 use crate::context::{CLIENT, Context, FlowToken, Step};
 use crate::flow::{Flow, Relay, Work};
@@ -19,8 +20,6 @@ use crate::shape::{DOWN, UP};
 
 /// RFC 9110, section 9.3.6: any 2xx switches to tunnel mode; no body, no length.
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
-/// Content types of TLS records, from change_cipher_spec to heartbeat (RFC 8446, section 5.1; RFC 6520).
-const TLS_RECORD_TYPES: std::ops::RangeInclusive<u8> = 0x14..=0x18;
 /// Keepalive probes are turned on after this long without a byte: short flows never pay for the system calls.
 pub(super) const KEEPALIVE_CHECK_MS: u64 = 30_000;
 
@@ -46,7 +45,7 @@ impl Context {
         }
         let mut relay = self.relay_to(upstream, side);
         let mut begun = false;
-        // Whoever has said nothing yet may still name a destination, which must be the one that was judged.
+        // Whoever has said nothing yet may still name a destination.
         let unheard = flow.accept == Accept::Transparent && bytes.rest().is_empty();
         if flow.asks_for_tunnel() {
             let socks = Reply::Succeeded.without_address();
@@ -58,9 +57,15 @@ impl Context {
         if let Some(words) = announcement {
             relay.up.say(words);
         }
-        if flow.asks_for_tunnel() || unheard {
+        if bytes.passes() && !flow.asks_for_tunnel() {
+            let mut bytes = bytes;
+            relay.gate = Some(self.lender.buffers.holding(&[]).goes_on_from(&mut bytes));
+            relay.up.begin_with(bytes, &mut self.lender);
+            flow.stage = Stage::Relaying;
+        } else if flow.asks_for_tunnel() || unheard {
             begun = !bytes.rest().is_empty();
-            relay.gate = Some(bytes.heard_by(Reader::of_tunnel()));
+            relay.gate =
+                Some(bytes.heard_by(if unheard { Reader::Captured } else { Reader::of_tunnel() }));
             flow.stage = Stage::Tunnel;
         } else {
             relay.up.begin_with(bytes, &mut self.lender);
@@ -289,13 +294,19 @@ impl Context {
                 Err(_) => return Some(Step::End(End::ClientReset)),
             }
         };
-        let bytes = relay.gate.take()?;
-        match self.inner_refusal(flow, said, bytes.rest().first().copied()) {
+        let first = gate.rest().first().copied();
+        let is_unread = matches!(said, Said::Unread(_));
+        let server_spoke = relay.down.bytes > 0 || relay.down.pending.is_some();
+        match self.inner_refusal(flow, said, first) {
+            Some(_) if flow.accept == Accept::Transparent && !server_spoke && !is_unread => {
+                let bytes = flow.take_gate()?;
+                Some(self.begin_anew(token, flow, bytes))
+            }
             Some(reason) if !self.audited(flow, reason) => {
-                self.lender.buffers.give_back(bytes);
                 Some(self.refuse(token, flow, reason, End::Refused))
             }
             _ => {
+                let bytes = flow.take_gate()?;
                 if let Work::Relay(relay) = &mut flow.work {
                     relay.up.begin_with(bytes, &mut self.lender);
                 }
@@ -343,17 +354,28 @@ impl Context {
                 flow.other = Some("record_type".into());
                 Some(Reason::Malformed)
             }
+            // Of a captured client, whose server does not speak first or is none of these.
+            Said::Unread(word) => {
+                flow.other = Some(word.into());
+                Some(Reason::NotAccepted)
+            }
+            Said::Request(_) => {
+                flow.other = Some("http".into());
+                Some(Reason::NotAccepted)
+            }
+            Said::Encryption(_) => {
+                flow.other = Some("postgres".into());
+                Some(Reason::NotAccepted)
+            }
             // Not TLS: there is no second name to compare.
             Said::NotAccepted
             | Said::More
             | Said::Http2
             | Said::Head(_)
-            | Said::Request(_)
             | Said::Login(..)
             | Said::NoLogin
             | Said::Socks(..)
             | Said::Answer(..)
-            | Said::Encryption(_)
             | Said::Pass(_)
             | Said::Unnamed => None,
         }

@@ -3,7 +3,7 @@
 use egress_flowlog::flags;
 use egress_hello::basic::{Credentials, ProxyLogin};
 use egress_hello::connect::{HeadReader, MAX_HEAD};
-use egress_hello::http::{HttpError, RequestHead, RequestReader};
+use egress_hello::http::{HttpError, LenientReader, RequestHead, RequestReader};
 use egress_hello::name::Host;
 use egress_hello::protocol::{Protocol, recognise};
 use egress_hello::socks::{Command, Method, SocksError};
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::login::Then;
 use super::postgres::{Encryption, NOT_TLS, Requests};
-use super::refuse::TLS_HANDSHAKE;
+use super::refuse::{TLS_HANDSHAKE, TLS_RECORD_TYPES};
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Work};
 use crate::pool::{Buffer, FAIR_BYTES};
@@ -29,6 +29,8 @@ pub(crate) enum Reader {
     Captured,
     /// It begins like a request.
     CapturedHttp(RequestReader),
+    /// No protocol that is read here; to some servers it may be HTTP all the same.
+    CapturedElse(LenientReader),
     Tls(HelloReader),
     /// PostgreSQL, up to the answer to a request for TLS.
     Postgres(Requests),
@@ -63,6 +65,8 @@ pub(crate) enum Said {
     Pass(usize),
     /// A session that names no destination.
     Unnamed,
+    /// One that may name a destination, in a form that is not read here; a word for it.
+    Unread(&'static str),
     /// An HTTP/2 connection: the front reads it.
     Http2,
     NotAccepted,
@@ -101,10 +105,9 @@ fn preface(bytes: &[u8]) -> Option<Said> {
     }
 }
 
-/// Whether the first line says a version of HTTP.
-fn names_http(bytes: &[u8]) -> bool {
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    line.windows(6).any(|part| part == b" HTTP/")
+/// A record of TLS that is no hello: there are servers that skip it and read the one behind it.
+fn is_record(bytes: &[u8]) -> bool {
+    matches!(bytes, [kind, 3, ..] if TLS_RECORD_TYPES.contains(kind))
 }
 
 impl Said {
@@ -138,9 +141,14 @@ impl Reader {
         Self::Tunnel(Requests::default())
     }
 
+    /// What the bytes so far may be is still open, and they are sent on.
+    pub(crate) fn passes(&self) -> bool {
+        matches!(self, Self::CapturedElse(reader) if reader.is_open())
+    }
+
     pub(crate) fn protocol(&self) -> Option<Accept> {
         match self {
-            Self::Any(..) | Self::Captured | Self::Tunnel(_) => None,
+            Self::Any(..) | Self::Captured | Self::CapturedElse(_) | Self::Tunnel(_) => None,
             Self::Tls(_) => Some(Accept::Tls),
             Self::Postgres(_) | Self::PostgresHello(_) => Some(Accept::Postgres),
             Self::Connect(_) => Some(Accept::Connect),
@@ -182,8 +190,12 @@ impl Reader {
                     *self = Self::Tls(HelloReader::new());
                     self.read(bytes)
                 }
-                // What is for a proxy somewhere else is no request of ours.
-                Answer::Found(Protocol::Http) if !bytes.starts_with(b"CONNECT ") => {
+                Answer::Found(Protocol::Http2) => Said::Unread("http2"),
+                Answer::Found(Protocol::ProxyHeader) => Said::Unread("proxy_header"),
+                Answer::Found(Protocol::Http) if bytes.starts_with(b"CONNECT ") => {
+                    Said::Unread(METHOD_CONNECT)
+                }
+                Answer::Found(Protocol::Http) => {
                     *self = Self::CapturedHttp(RequestReader::new());
                     self.read(bytes)
                 }
@@ -191,22 +203,30 @@ impl Reader {
                     *self = Self::Postgres(Requests::default());
                     self.read(bytes)
                 }
-                _ => Said::NotAccepted,
-            },
-            Self::CapturedHttp(reader) => {
-                let answer = reader.read(bytes);
-                let other = match answer {
-                    Answer::Not => true,
-                    // Other protocols of words in capitals may end their lines in another way, and hold any byte.
-                    Answer::Malformed(_) => !names_http(bytes),
-                    _ => false,
-                };
-                if other {
-                    *self = Self::Captured;
-                    return Said::NotAccepted;
+                _ if is_record(bytes) => Said::Unread("record_type"),
+                _ if bytes.len() == 1 && TLS_RECORD_TYPES.contains(&bytes[0]) => Said::More,
+                _ => {
+                    *self = Self::CapturedElse(LenientReader::default());
+                    self.read(bytes)
                 }
-                Said::of_request(answer)
-            }
+            },
+            Self::CapturedHttp(reader) => match reader.read(bytes) {
+                // Other protocols of words in capitals may end their lines in another way, and hold any byte.
+                answer @ (Answer::Not | Answer::Malformed(_)) => {
+                    *self = Self::CapturedElse(LenientReader::default());
+                    match self.read(bytes) {
+                        Said::Unread(_) if answer != Answer::Not => Said::of_request(answer),
+                        said => said,
+                    }
+                }
+                answer => Said::of_request(answer),
+            },
+            // Its bytes are read once: they go on their way, and what follows them is looked at.
+            Self::CapturedElse(reader) => match reader.read(bytes) {
+                Answer::NeedMore => Said::Pass(bytes.len()),
+                Answer::Found(()) => Said::Unread("request_line"),
+                Answer::Not | Answer::Malformed(_) => Said::NotAccepted,
+            },
             Self::Tls(reader) => hello(reader, bytes),
             Self::Postgres(requests) => match requests.read(bytes) {
                 Answer::NeedMore if bytes.first() == Some(&TLS_HANDSHAKE) => {
@@ -227,6 +247,8 @@ impl Reader {
                 Answer::Not if recognise(bytes) == Answer::Found(Protocol::Postgres) => {
                     Said::Unnamed
                 }
+                // To whom encryption was declined is a client of PostgreSQL.
+                Answer::Not if requests.any() => malformed(NOT_TLS),
                 Answer::Not => Said::NotAccepted,
                 Answer::Malformed(word) => malformed(word),
             },
@@ -304,6 +326,9 @@ impl Context {
     /// Reads what has come and goes on as soon as it is enough.
     pub(crate) fn hear(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
         if let Some(step) = self.hear_ahead(token, flow) {
+            return step;
+        }
+        if let Some(step) = self.hear_late(token, flow) {
             return step;
         }
         loop {
@@ -419,16 +444,21 @@ impl Context {
 
     fn heard(&mut self, token: FlowToken, flow: &mut Flow, said: Said) -> Step {
         match said {
-            Said::More | Said::Answer(..) | Said::Encryption(_) | Said::Pass(_) => Step::Stay,
+            Said::More | Said::Answer(..) | Said::Encryption(_) => Step::Stay,
             Said::Login(credentials, taken) => {
                 if let Work::Resolve(bytes) = &mut flow.work {
                     bytes.wipe(taken);
                 }
                 self.log_in(token, flow, credentials, Then::SocksRequest)
             }
+            Said::Unread(word) => {
+                flow.beside.get_or_insert_default().unread = Some(word);
+                self.judge_unnamed(token, flow)
+            }
             Said::NoLogin => self.refuse(token, flow, Reason::LoginRequired, End::Refused),
             Said::Unnamed if flow.accept == Accept::Transparent => self.judge_unnamed(token, flow),
             Said::Unnamed => self.refuse(token, flow, Reason::NoName, End::Refused),
+            Said::Pass(_) => self.judge_unnamed(token, flow),
             Said::NotAccepted if flow.accept == Accept::Transparent && flow.http().is_none() => {
                 self.judge_unnamed(token, flow)
             }

@@ -8,6 +8,7 @@ use egress_policy::{Accept, End, Reason, Stage};
 use rustix::io::Errno;
 
 use super::carry::KEEPALIVE_CHECK_MS;
+use super::reach::reach_by_ms;
 use super::refuse::LINGER_MS;
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Goodbye, Relay, Work};
@@ -289,6 +290,7 @@ impl Context {
     }
 
     fn exchange_broken(&mut self, token: FlowToken, flow: &mut Flow, broken: Broken) -> Step {
+        let in_time = self.now_ms < reach_by_ms(flow, &self.policy());
         let Work::Http(exchange) = &mut flow.work else { return Step::End(End::Aborted) };
         match broken {
             Broken::ClientReset => Step::End(End::ClientReset),
@@ -305,7 +307,7 @@ impl Context {
             Broken::NoResponse if flow.stage == Stage::Closing => Step::End(End::PolicyChanged),
             Broken::NoResponse => match exchange.again.take() {
                 // It was closed as idle while the request was on its way to it.
-                Some(head) if exchange.carried.1 == 0 => {
+                Some(head) if exchange.carried.1 == 0 && in_time => {
                     exchange.release(&mut self.lender);
                     flow.upstream = None;
                     flow.work = Work::Resolve(head);

@@ -22,7 +22,11 @@ fn destination(host: &Host) -> Destination<'_> {
 fn found_out(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::NameMismatch | Reason::Malformed | Reason::ConnectionLimit | Reason::ConnectionRate
+        Reason::NameMismatch
+            | Reason::Malformed
+            | Reason::NotAccepted
+            | Reason::ConnectionLimit
+            | Reason::ConnectionRate
     )
 }
 
@@ -78,6 +82,14 @@ impl Context {
         {
             return self.refuse(token, flow, Reason::NoName, End::Refused);
         }
+        if let Some(word) = flow.unread()
+            && !flow.terms(&policy).is_some_and(|terms| terms.sni_any)
+        {
+            flow.other = Some(word.into());
+            if !self.audited(flow, Reason::NotAccepted) {
+                return self.refuse(token, flow, Reason::NotAccepted, End::Refused);
+            }
+        }
         self.place(flow, &policy);
         if let Some(reason) = self.enter_limit(flow, &policy)
             && !self.audited(flow, reason)
@@ -130,6 +142,12 @@ impl Context {
         flow: &mut Flow,
         policy: &InForce,
     ) -> Step {
+        // Dialled under another policy, it would serve no request.
+        if flow.is_between_requests()
+            && let Some(requests) = flow.http_mut()
+        {
+            requests.kept = None;
+        }
         if flow.decision.is_none()
             || !matches!(
                 flow.work,
@@ -161,7 +179,11 @@ impl Context {
             _ => None,
         };
         let terms = decision.terms.and_then(|terms| policy.snapshot.terms(terms));
-        let contradicts = matches!(found, Some(Reason::NameMismatch | Reason::Malformed))
+        let contradicts = (flow.unread().is_some()
+            || matches!(
+                found,
+                Some(Reason::NameMismatch | Reason::Malformed | Reason::NotAccepted)
+            ))
             && !terms.is_some_and(|terms| terms.sni_any);
         let denied = match screened {
             _ if decision.verdict == Verdict::Deny || lost => true,

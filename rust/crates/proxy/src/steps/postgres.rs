@@ -13,7 +13,7 @@ use crate::flow::{Flow, Work};
 use crate::pool::Buffer;
 use crate::relay::Peer;
 
-/// What follows the answer to a request for TLS is no ClientHello.
+/// What follows the answer to a request for encryption is no ClientHello.
 pub(super) const NOT_TLS: &str = "postgres_not_tls";
 /// The same encryption is asked for a second time.
 const REPEATED: &str = "postgres_repeated";
@@ -54,6 +54,11 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
+    /// One has been made.
+    pub(super) fn any(&self) -> bool {
+        self.tls || self.gss
+    }
+
     /// Reads one request. `Not` is said to all else, a session in the clear and a cancellation among it; whether those are
     /// whole is for the server to say.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Answer<Encryption, &'static str> {

@@ -10,11 +10,14 @@ use rustix::io::Errno;
 
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Goodbye, Work};
+use crate::pool::Buffer;
 use crate::refuse::{Refusal, own_message};
 use crate::silence::SILENT_MS;
 
 /// RFC 8446, section 5.1.
 pub(super) const TLS_HANDSHAKE: u8 = 0x16;
+/// Content types of TLS records, from change_cipher_spec to heartbeat (RFC 8446, section 5.1; RFC 6520).
+pub(super) const TLS_RECORD_TYPES: std::ops::RangeInclusive<u8> = 0x14..=0x18;
 /// How long the client may take to read a refusal and close. Closing with its bytes unread would send a reset, which
 /// can overtake the refusal (RFC 9112, section 9.6).
 pub(super) const LINGER_MS: u64 = 1000;
@@ -25,8 +28,10 @@ const LINGER_BYTES: usize = 256 * 1024;
 /// hello that came along with the CONNECT is judged before the 200 is sent, and its client still awaits HTTP: into the
 /// empty buffer of a new socket, the 200 goes whole or not at all.
 fn in_tunnel(flow: &Flow) -> bool {
-    (flow.asks_for_tunnel() || flow.accept == Accept::Transparent)
-        && matches!(&flow.work, Work::Relay(relay) if relay.down.own == 0)
+    let Work::Relay(relay) = &flow.work else { return false };
+    let says_hello = |gate: &Buffer| gate.rest().first() == Some(&TLS_HANDSHAKE);
+    flow.asks_for_tunnel() && relay.down.own == 0
+        || flow.accept == Accept::Transparent && relay.gate.as_ref().is_some_and(says_hello)
 }
 
 /// The protocol in which a client began that was not known to speak one, as long as its first bytes are still held, and how it would rather

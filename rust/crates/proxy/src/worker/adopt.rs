@@ -58,9 +58,7 @@ impl Worker {
                 pair: Some(end),
                 local,
                 introduced,
-                header_ns: 0,
-                http: None,
-                shaped: None,
+                ..Beside::default()
             })),
         };
         self.admit(u16::try_from(listener).unwrap_or(u16::MAX), accept, client);
