@@ -10,94 +10,67 @@ use egress_hello::{
 
 /// Head, host, port, form of a refusal, HTTP/1.0. As curl, Python, Go, Node, Java, OpenSSL, socat and
 /// others send them.
-const HEADS: &[(&str, &str, u16, Preference, bool)] = &[
+const HEADS: &[(&str, &str, u16, Preference)] = &[
     (
         "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\nUser-Agent: curl/8.9\r\nProxy-Connection: Keep-Alive\r\n\r\n",
         "a.example",
         443,
         Text,
-        false,
     ),
-    ("CONNECT a.example:443 HTTP/1.0\r\n\r\n", "a.example", 443, Text, true),
-    (
-        "CONNECT A.Example.:8443 HTTP/1.1\r\nhost: a.example:8443\r\n\r\n",
-        "a.example",
-        8443,
-        Text,
-        false,
-    ),
+    ("CONNECT a.example:443 HTTP/1.0\r\n\r\n", "a.example", 443, Text),
+    ("CONNECT A.Example.:8443 HTTP/1.1\r\nhost: a.example:8443\r\n\r\n", "a.example", 8443, Text),
     (
         "CONNECT a.example:443 HTTP/1.1\r\nHost: A.EXAMPLE.\r\nConnection: close\r\n\r\n",
         "a.example",
         443,
         Text,
-        false,
     ),
-    ("CONNECT a.example:443 HTTP/1.1\r\n\r\n", "a.example", 443, Text, false),
-    ("CONNECT 192.0.2.1:22 HTTP/1.1\r\nHost: 192.0.2.1:22\r\n\r\n", "192.0.2.1", 22, Text, false),
+    ("CONNECT a.example:443 HTTP/1.1\r\n\r\n", "a.example", 443, Text),
+    ("CONNECT 192.0.2.1:22 HTTP/1.1\r\nHost: 192.0.2.1:22\r\n\r\n", "192.0.2.1", 22, Text),
     (
         "CONNECT [2001:DB8::1]:443 HTTP/1.1\r\nHost: [2001:db8:0::1]:443\r\n\r\n",
         "2001:db8::1",
         443,
         Text,
-        false,
     ),
-    (
-        "CONNECT [::ffff:192.0.2.1]:443 HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n",
-        "192.0.2.1",
-        443,
-        Text,
-        false,
-    ),
+    ("CONNECT [::ffff:192.0.2.1]:443 HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n", "192.0.2.1", 443, Text),
     (
         "CONNECT a.example:65535 HTTP/1.1\r\nHost:a.example:65535 \r\nContent-Length: 0\r\n\r\n",
         "a.example",
         65535,
         Text,
-        false,
     ),
     (
         "CONNECT a_b.example:1 HTTP/1.1\r\nHost: a_b.example:1\r\nX-Odd: \u{e9}\t!\r\n\r\n",
         "a_b.example",
         1,
         Text,
-        false,
     ),
-    (
-        "CONNECT a.example:443 HTTP/1.1\r\nAccept: application/json\r\n\r\n",
-        "a.example",
-        443,
-        Json,
-        false,
-    ),
+    ("CONNECT a.example:443 HTTP/1.1\r\nAccept: application/json\r\n\r\n", "a.example", 443, Json),
     (
         "CONNECT a.example:443 HTTP/1.1\r\nAccept: text/html, application/json;q=0.9\r\n\r\n",
         "a.example",
         443,
         Page,
-        false,
     ),
     (
         "CONNECT a.example:443 HTTP/1.1\r\nAccept: text/plain;q=0.5\r\nACCEPT: application/problem+json; q=0.75\r\n\r\n",
         "a.example",
         443,
         Json,
-        false,
     ),
-    ("CONNECT a.example:443 HTTP/1.1\r\nAccept: */*\r\n\r\n", "a.example", 443, Text, false),
+    ("CONNECT a.example:443 HTTP/1.1\r\nAccept: */*\r\n\r\n", "a.example", 443, Text),
     (
         "CONNECT a.example:443 HTTP/1.1\r\nAccept: application/json;q=0\r\n\r\n",
         "a.example",
         443,
         Text,
-        false,
     ),
     (
         "CONNECT a.example:443 HTTP/1.1\r\nAccept: Application/JSON;charset=utf-8;q=1.000, */*;q=0.1\r\n\r\n",
         "a.example",
         443,
         Json,
-        false,
     ),
 ];
 
@@ -110,10 +83,10 @@ fn found(bytes: &[u8]) -> ConnectHead {
 
 #[test]
 fn heads_of_known_clients_are_read() {
-    for &(text, host, port, prefers, http_10) in HEADS {
+    for &(text, host, port, prefers) in HEADS {
         let head = found(text.as_bytes());
         assert_eq!(head.host.to_string(), host);
-        assert_eq!((head.port, head.prefers, head.http_10), (port, prefers, http_10), "{text}");
+        assert_eq!((head.port, head.prefers), (port, prefers), "{text}");
         assert_eq!(head.head_len, text.len());
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use egress_flowlog::WorkerCounter;
 use egress_hello::name::Name;
@@ -25,6 +25,11 @@ use crate::wheel::Wheel;
 
 /// Names that one worker keeps; beyond it the cache starts anew (the resolver's own still answers).
 const NAMES: usize = 10_000;
+
+/// A configured duration, far from what would overflow a clock.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
+}
 
 /// What a step leaves to the worker's loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -66,7 +66,7 @@ impl WallClock {
 /// What the flow is doing, with what only that needs.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Reading the PROXY header before them.
+    /// Reading the PROXY header, which comes before the first bytes.
     Header(Option<Buffer>),
     /// Reading the first bytes; nothing is held before some have come.
     Hear(Option<Buffer>),
@@ -106,7 +106,8 @@ pub(crate) struct Relay {
     pub side: u8,
     pub up: Direction,
     pub down: Direction,
-    /// In a CONNECT tunnel: the client's first bytes, held until the name in them has been compared.
+    /// The client's first bytes, held until it is clear what they say: in a tunnel, of a captured client that was silent, or that
+    /// may still begin a request.
     pub gate: Option<Buffer>,
     /// The upstream was asked for TLS in PostgreSQL's words; what is behind the gate waits for its answer.
     pub awaits_tls: bool,
@@ -414,7 +415,7 @@ impl Flow {
         let policy = self.judge();
         let (rule_name, rule_line) =
             policy.snapshot.name_and_line(RuleId(self.rule)).unwrap_or_default();
-        let listener = policy.snapshot.settings().listeners.get(usize::from(self.listener));
+        let listener = policy.listener(self.listener);
         let (bytes_up, bytes_down) = self.moved();
         let name = self.name();
         let spliced =

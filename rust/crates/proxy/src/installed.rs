@@ -33,6 +33,11 @@ impl Installed {
         let plans = Arc::new(Plans::new(&snapshot, workers, before.map(|before| &*before.plans)));
         Self { generation, snapshot, limits, plans }
     }
+
+    /// The listener of this number.
+    pub(crate) fn listener(&self, number: u16) -> Option<&Listener> {
+        self.snapshot.settings().listeners.get(usize::from(number))
+    }
 }
 
 /// A worker's own handle to the shared policy. Flows hold it through an `Rc`, so that taking it for a step changes no

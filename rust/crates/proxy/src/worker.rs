@@ -284,7 +284,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         let token = FlowToken { slot: worker.listeners.len(), generation: OWN_GENERATION }.token();
         worker.context.watch(fd.as_raw_fd(), token)?;
         let policy = worker.context.policy();
-        let settings = policy.snapshot.settings().listeners.get(usize::from(number));
+        let settings = policy.listener(number);
         let tls = settings.is_some_and(|settings| settings.tls.is_some());
         worker.listeners.push(Listening { number, accept, tls, fd, ready: true, starved: false });
     }

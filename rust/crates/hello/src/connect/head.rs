@@ -26,7 +26,6 @@ pub(super) fn parse(head: &[u8]) -> Result<ConnectHead, HeadError> {
         port,
         head_len: head.len(),
         prefers: head::preference(values(headers, "accept")),
-        http_10: line.http_10,
         login: ProxyLogin::read(values(headers, "proxy-authorization")),
     })
 }

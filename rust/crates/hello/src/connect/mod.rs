@@ -24,8 +24,6 @@ pub struct ConnectHead {
     pub head_len: usize,
     /// How the client would rather read a refusal.
     pub prefers: Preference,
-    /// The client speaks HTTP/1.0, not 1.1.
-    pub http_10: bool,
     /// Who the client says it is.
     pub login: ProxyLogin,
 }

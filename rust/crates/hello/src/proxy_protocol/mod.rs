@@ -16,12 +16,9 @@ pub use error::ProxyError;
 pub use ssl::Ssl;
 pub use tlv::{CHECKSUM, Tlv, Tlvs, kind};
 pub use v1::write as write_v1;
-pub use v2::{write as write_v2, write_local as write_v2_local};
+pub use v2::write as write_v2;
 
-use crate::{
-    Answer,
-    name::{Host, NameError, parse_host},
-};
+use crate::Answer;
 
 /// What a header of version 1 begins with (§2.1).
 pub const SIGNATURE_V1: &[u8] = b"PROXY ";
@@ -88,25 +85,7 @@ pub enum Connection {
     Unix,
 }
 
-impl Connection {
-    /// The client's address, where it replaces that of the socket: only a TCP connection's does.
-    pub const fn source(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp { source, .. } => Some(*source),
-            Self::Local | Self::Unknown | Self::Udp { .. } | Self::Unix => None,
-        }
-    }
-}
-
 impl<'a> Header<'a> {
-    /// The name that the client asked the proxy for (PP2_TYPE_AUTHORITY, §2.2.2: the SNI, mostly).
-    ///
-    /// # Errors
-    /// It is neither a name nor an address.
-    pub fn authority(&self) -> Result<Option<Host>, NameError> {
-        self.tlvs.find(kind::AUTHORITY).map(parse_host).transpose()
-    }
-
     /// How the client's TLS with the proxy was (PP2_TYPE_SSL, §2.2.6).
     ///
     /// # Errors
@@ -125,16 +104,6 @@ pub fn read(first_bytes: &[u8]) -> Answer<Header<'_>, ProxyError> {
         Some(b'\r') => v2::read(first_bytes),
         Some(_) => Answer::Not,
     }
-}
-
-/// How many bytes are missing at least where [`read`] needs more, never 0. Who takes no more than these
-/// from the socket at a time leaves there what follows the header.
-pub fn missing(first_bytes: &[u8]) -> usize {
-    let least = match first_bytes.first() {
-        Some(b'\r') => v2::least(first_bytes),
-        _ => v1::least(first_bytes),
-    };
-    least.saturating_sub(first_bytes.len()).max(1)
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

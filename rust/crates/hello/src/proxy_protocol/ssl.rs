@@ -12,9 +12,7 @@ const CERTIFICATE: u8 = 0x02 | 0x04;
 /// The value of PP2_TYPE_SSL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ssl<'a> {
-    /// The client came over TLS.
-    pub over_tls: bool,
-    /// It has shown a certificate, and the proxy found it good.
+    /// The client came over TLS, has shown a certificate, and the proxy found that good.
     pub verified: bool,
     /// What else is said: [`kind::SSL_VERSION`] and so on.
     pub tlvs: Tlvs<'a>,
@@ -34,6 +32,6 @@ impl<'a> Ssl<'a> {
         let over_tls = client & OVER_TLS != 0;
         // 0 says that nothing was wrong, which is so without a certificate too.
         let verified = over_tls && client & CERTIFICATE != 0 && verify == [0; 4];
-        Ok(Self { over_tls, verified, tlvs: Tlvs::walk(cursor.0, |_, _| Ok(()))? })
+        Ok(Self { verified, tlvs: Tlvs::walk(cursor.0, |_, _| Ok(()))? })
     }
 }

@@ -10,15 +10,6 @@ use super::{
 };
 use crate::{Answer, signature::begins};
 
-/// The shortest line.
-const SHORTEST: usize = b"PROXY UNKNOWN\r\n".len();
-
-/// What a line that is not whole has at least, once it is.
-pub(super) fn least(bytes: &[u8]) -> usize {
-    let end = if bytes.ends_with(b"\r") { 1 } else { 2 };
-    (bytes.len() + end).clamp(SHORTEST, MAX_V1)
-}
-
 pub(super) fn read(bytes: &[u8]) -> Answer<Header<'_>, ProxyError> {
     match begins(bytes, SIGNATURE_V1) {
         None => return Answer::NeedMore,

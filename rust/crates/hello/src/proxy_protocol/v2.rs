@@ -30,7 +30,7 @@ const UNIX_SIZE: usize = 2 * 108;
 const FIXED: usize = SIGNATURE_V2.len() + 4;
 
 /// What a header has, once its length is known, and at least before that.
-pub(super) fn least(bytes: &[u8]) -> usize {
+fn least(bytes: &[u8]) -> usize {
     let length = bytes.get(FIXED - 2..).and_then(|bytes| Cursor(bytes).u16());
     FIXED + usize::from(length.unwrap_or(0))
 }
@@ -149,11 +149,6 @@ pub fn write(
         out.truncate(start);
     }
     checked
-}
-
-/// Appends the header of a connection that the gateway makes for itself, a health check say.
-pub fn write_local(out: &mut Vec<u8>) {
-    begin(LOCAL, 0, 0, out);
 }
 
 fn begin(command: u8, family: u8, length: u16, out: &mut Vec<u8>) {

@@ -53,7 +53,7 @@ impl Journal {
         let rule = finding.rule.map_or(NONE_U32, |rule| rule.0);
         let named = finding.rule.and_then(|rule| policy.snapshot.name_and_line(rule));
         let (rule_name, rule_line) = named.unwrap_or_default();
-        let listener = policy.snapshot.settings().listeners.get(usize::from(client.listener));
+        let listener = policy.listener(client.listener);
         let would = finding.verdict == Verdict::WouldDeny;
         let took = Instant::now().saturating_duration_since(client.came);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

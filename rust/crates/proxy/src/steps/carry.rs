@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::refuse::TLS_RECORD_TYPES;
 use super::{Reader, Said};
-use crate::context::{CLIENT, Context, FlowToken, Step};
+use crate::context::{CLIENT, Context, FlowToken, Step, millis};
 use crate::flow::{Flow, Relay, Work};
 use crate::pool::{Buffer, FAIR_BYTES};
 use crate::relay::{Direction, Fault, Peer, Pumped};
@@ -95,14 +95,12 @@ impl Context {
     }
 
     pub(super) fn idle_ms(&self) -> u64 {
-        u64::try_from(self.policy().snapshot.settings().timeouts.idle.as_millis())
-            .unwrap_or(u64::MAX / 4)
+        millis(self.policy().snapshot.settings().timeouts.idle)
     }
 
     /// When a tunnel's first bytes, or a request's, have to be whole, if they begin now.
     pub(super) fn first_bytes_deadline_ms(&self) -> u64 {
-        let patience = self.policy().snapshot.settings().timeouts.first_bytes.as_millis();
-        self.now_ms + u64::try_from(patience).unwrap_or(u64::MAX / 4)
+        self.now_ms + millis(self.policy().snapshot.settings().timeouts.first_bytes)
     }
 
     /// When the idle timer has to look at the flow next.

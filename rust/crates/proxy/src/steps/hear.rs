@@ -13,7 +13,7 @@ use egress_policy::{Accept, Accepts, End, Login, Reason};
 use rustix::io::Errno;
 
 use super::login::Then;
-use super::postgres::{Encryption, NOT_TLS, Requests};
+use super::postgres::{Encryption, Encryptions, NOT_TLS};
 use super::refuse::{TLS_HANDSHAKE, TLS_RECORD_TYPES};
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, Work};
@@ -33,11 +33,11 @@ pub(crate) enum Reader {
     CapturedElse(LenientReader),
     Tls(HelloReader),
     /// PostgreSQL, up to the answer to a request for TLS.
-    Postgres(Requests),
+    Postgres(Encryptions),
     /// And behind it.
     PostgresHello(HelloReader),
     /// What a client says through a tunnel: a hello, perhaps after requests for encryption, or anything else.
-    Tunnel(Requests),
+    Tunnel(Encryptions),
     Connect(HeadReader),
     Http(RequestReader),
     SocksGreeting(Login),
@@ -130,7 +130,7 @@ impl Reader {
             Accept::Http => Self::Http(RequestReader::new()),
             Accept::Socks5 => Self::SocksGreeting(login),
             Accept::Tls | Accept::Tcp | Accept::Dns => Self::Tls(HelloReader::new()),
-            Accept::Postgres => Self::Postgres(Requests::default()),
+            Accept::Postgres => Self::Postgres(Encryptions::default()),
             Accept::Transparent => Self::Captured,
             Accept::Several => Self::Any(accepts, login),
         }
@@ -138,7 +138,7 @@ impl Reader {
 
     /// For what is said inside a tunnel.
     pub(super) fn of_tunnel() -> Self {
-        Self::Tunnel(Requests::default())
+        Self::Tunnel(Encryptions::default())
     }
 
     /// What the bytes so far may be is still open, and they are sent on.
@@ -200,7 +200,7 @@ impl Reader {
                     self.read(bytes)
                 }
                 Answer::Found(Protocol::Postgres) => {
-                    *self = Self::Postgres(Requests::default());
+                    *self = Self::Postgres(Encryptions::default());
                     self.read(bytes)
                 }
                 _ if is_record(bytes) => Said::Unread("record_type"),
@@ -433,7 +433,7 @@ impl Context {
             return Accepts::only(flow.accept);
         }
         let policy = self.policy();
-        let listener = policy.snapshot.settings().listeners.get(usize::from(flow.listener));
+        let listener = policy.listener(flow.listener);
         listener.map_or(Accepts::only(Accept::Tls), |listener| listener.accept)
     }
 
@@ -535,11 +535,6 @@ impl Context {
         if flow.accept == Accept::Transparent {
             return flow.port;
         }
-        self.policy()
-            .snapshot
-            .settings()
-            .listeners
-            .get(usize::from(flow.listener))
-            .map_or(443, |l| l.port)
+        self.policy().listener(flow.listener).map_or(443, |listener| listener.port)
     }
 }

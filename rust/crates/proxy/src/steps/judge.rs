@@ -6,7 +6,7 @@ use egress_flowlog::{NONE_U32, WorkerCounter, flags};
 use egress_hello::name::Host;
 use egress_policy::{Accept, Decision, Destination, End, Login, Reason, Stage, Verdict};
 
-use crate::context::{Context, FlowToken, Step};
+use crate::context::{Context, FlowToken, Step, millis};
 use crate::flow::{Flow, Work};
 use crate::installed::{InForce, Installed};
 use crate::limits::Reached;
@@ -158,7 +158,7 @@ impl Context {
         }
         // A login holds as long as its user may log in; a changed password is for the next one.
         let was = flow.lose_user(&policy.snapshot);
-        let asks = policy.snapshot.settings().listeners.get(usize::from(flow.listener));
+        let asks = policy.listener(flow.listener);
         let required = asks.is_some_and(|listener| listener.login == Login::Required);
         let lost = required && flow.user().is_none();
         let Some(host) = &flow.destination else { return Step::Stay };
@@ -241,10 +241,7 @@ impl Context {
         }
         if flow.stage != Stage::Closing {
             flow.stage = Stage::Closing;
-            self.wake_at(
-                token,
-                self.now_ms + u64::try_from(grace.as_millis()).unwrap_or(u64::MAX / 2),
-            );
+            self.wake_at(token, self.now_ms + millis(grace));
         }
         flow.publish();
         Step::Stay

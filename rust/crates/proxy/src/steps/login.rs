@@ -40,7 +40,7 @@ impl Context {
     /// Whether the flow's listener asks for a login.
     pub(crate) fn login(&self, flow: &Flow) -> Login {
         let policy = self.policy();
-        let listener = policy.snapshot.settings().listeners.get(usize::from(flow.listener));
+        let listener = policy.listener(flow.listener);
         listener.map_or(Login::Off, |listener| listener.login)
     }
 

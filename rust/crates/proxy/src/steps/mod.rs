@@ -1,5 +1,7 @@
 //! What a flow does next, one file per stage, in the order of a connection's life:
-//! `proxy_header` (on listeners behind a proxy) → `hear` (first bytes) → `login` (where one is asked for) → `judge` (decision) → `reach` (resolve, screen, dial) → `carry` (tunnel, relay), or `refuse`.
+//! `proxy_header` (on listeners behind a proxy) → `hear` (first bytes) → `login` (where one is asked for) → `judge` (decision; `captured` where no name is said) →
+//! `reach` (resolve, screen, dial; `announce` the client there) → `carry` (tunnel, relay), `postgres` (its way to TLS) or
+//! `http` (one request after another), or `refuse`. `hand_over` gives a connection that needs the front to it.
 
 mod announce;
 mod captured;

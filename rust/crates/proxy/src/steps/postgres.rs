@@ -8,7 +8,7 @@ use egress_hello::protocol::{Protocol, recognise};
 use egress_policy::{End, Stage};
 use rustix::io::Errno;
 
-use crate::context::{Context, FlowToken, Step};
+use crate::context::{Context, FlowToken, Step, millis};
 use crate::flow::{Flow, Work};
 use crate::pool::Buffer;
 use crate::relay::Peer;
@@ -48,12 +48,12 @@ impl Encryption {
 
 /// Which requests for encryption a client has made: each may be made once.
 #[derive(Debug, Default)]
-pub(crate) struct Requests {
+pub(crate) struct Encryptions {
     tls: bool,
     gss: bool,
 }
 
-impl Requests {
+impl Encryptions {
     /// One has been made.
     pub(super) fn any(&self) -> bool {
         self.tls || self.gss
@@ -108,8 +108,8 @@ impl Context {
         if !asked {
             return self.fail(token, flow, End::UpstreamReset);
         }
-        let patience = self.policy().snapshot.settings().timeouts.connect.as_millis();
-        self.wake_at(token, self.now_ms + u64::try_from(patience).unwrap_or(u64::MAX / 4));
+        let patience = millis(self.policy().snapshot.settings().timeouts.connect);
+        self.wake_at(token, self.now_ms + patience);
         self.carry(token, flow)
     }
 
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn each_encryption_is_asked_for_once() {
-        let mut requests = Requests::default();
+        let mut requests = Encryptions::default();
         assert_eq!(requests.read(&GSS_REQUEST), Answer::Found(Encryption::Gss));
         assert_eq!(requests.read(&TLS_REQUEST), Answer::Found(Encryption::Tls));
         assert_eq!(requests.read(&TLS_REQUEST), Answer::Malformed(REPEATED));
@@ -165,14 +165,14 @@ mod tests {
     #[test]
     fn a_request_is_found_at_its_last_byte_and_nothing_else_is_one() {
         for end in 0..REQUEST {
-            assert_eq!(Requests::default().read(&TLS_REQUEST[..end]), Answer::NeedMore);
+            assert_eq!(Encryptions::default().read(&TLS_REQUEST[..end]), Answer::NeedMore);
         }
         let long = [&[0, 0, 0, 12], &TLS_REQUEST[4..], &[0; 4]].concat();
-        assert_eq!(Requests::default().read(&long), Answer::Malformed("postgres_length"));
+        assert_eq!(Encryptions::default().read(&long), Answer::Malformed("postgres_length"));
         let cancel = [&[0, 0, 0, 16, 4, 210, 22, 46][..], &[0; 8]].concat();
         let startup = b"\0\0\0\x11\0\x03\0\0user\0me\0\0";
         for other in [&cancel[..], startup, &startup[..9], b"\x16\x03\x01", b"\0x", b"GET / "] {
-            assert_eq!(Requests::default().read(other), Answer::Not, "{}", other.escape_ascii());
+            assert_eq!(Encryptions::default().read(other), Answer::Not, "{}", other.escape_ascii());
         }
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use egress_front::Introduced;
 use egress_hello::Answer;
 use egress_hello::proxy_protocol::{self, Connection, Header, ProxyError};
-use egress_policy::{Accept, End, Listener, NamingTlv, Proxied, Reads, Reason};
+use egress_policy::{Accept, End, NamingTlv, Proxied, Reads, Reason};
 
-use crate::context::{Context, FlowToken, Step};
+use crate::context::{Context, FlowToken, Step, millis};
 use crate::flow::{Flow, Work, evidence};
 use crate::installed::Installed;
 use crate::pool::Buffer;
@@ -33,7 +33,7 @@ impl Flow {
 
     /// The policy's settings for the PROXY protocol at the flow's listener.
     pub(crate) fn proxied<'a>(&self, policy: &'a Installed) -> Option<&'a Proxied> {
-        listener(self, policy).map(|listener| &listener.proxied)
+        policy.listener(self.listener).map(|listener| &listener.proxied)
     }
 
     fn take_header(
@@ -62,15 +62,11 @@ impl Flow {
     }
 }
 
-fn listener<'a>(flow: &Flow, policy: &'a Installed) -> Option<&'a Listener> {
-    policy.snapshot.settings().listeners.get(usize::from(flow.listener))
-}
-
 impl Context {
     /// Whether a connection of `peer` to a listener begins with a header.
     pub(crate) fn begins_with_header(&self, listener: u16, peer: IpAddr) -> bool {
         let policy = self.policy();
-        let listener = policy.snapshot.settings().listeners.get(usize::from(listener));
+        let listener = policy.listener(listener);
         listener.is_some_and(|listener| match listener.proxied.reads {
             Reads::Off => false,
             // Of anybody else what looks like a header is the client's own.
@@ -163,7 +159,7 @@ impl Context {
             return self.go_to(token, flow, bytes);
         }
         let policy = self.policy();
-        if listener(flow, &policy).is_some_and(|listener| listener.tls.is_some()) {
+        if policy.listener(flow.listener).is_some_and(|listener| listener.tls.is_some()) {
             flow.work = Work::Resolve(bytes);
             return self.hand_over(token, flow, true);
         }
@@ -175,7 +171,7 @@ impl Context {
         } else {
             timeouts.first_bytes
         };
-        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX / 4);
+        let patience = millis(patience);
         self.wake_at(token, self.now_ms + patience);
         flow.publish();
         if bytes.rest().is_empty() {

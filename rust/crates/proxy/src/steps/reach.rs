@@ -10,7 +10,7 @@ use egress_policy::{
 };
 
 use super::announce;
-use crate::context::{Candidates, Context, FlowToken, Known, Step};
+use crate::context::{Candidates, Context, FlowToken, Known, Step, millis};
 use crate::dial::{Started, interleave};
 use crate::flow::{Flow, Work};
 use crate::installed::Installed;
@@ -50,10 +50,6 @@ fn origin(flow: &Flow, decision: &Decision, policy: &Installed) -> Origin {
         (Some(_), Some(Host::Ip(_))) => Origin::Operator,
         (None, Some(Host::Ip(_))) => Origin::Client,
     }
-}
-
-fn millis(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
 }
 
 /// How long the resolver may take.
@@ -334,7 +330,7 @@ impl Context {
     pub(crate) fn go_to(&mut self, token: FlowToken, flow: &mut Flow, bytes: Buffer) -> Step {
         debug_assert!(flow.accept == Accept::Tcp);
         let policy = self.policy();
-        let listener = policy.snapshot.settings().listeners.get(usize::from(flow.listener));
+        let listener = policy.listener(flow.listener);
         let Some((host, port)) = listener.and_then(|listener| listener.to.clone()) else {
             return self.refuse(token, flow, Reason::NoName, End::Refused);
         };

@@ -11,7 +11,7 @@ use egress_policy::{Accept, Accepts, End, Reason, Stage, Verdict};
 use rustix::io::Errno;
 
 use super::{Slot, Worker};
-use crate::context::{CLIENT, FlowToken};
+use crate::context::{CLIENT, FlowToken, millis};
 use crate::flow::{Beside, Flow, Work, evidence};
 use crate::relay::{Edge, Peer};
 
@@ -185,8 +185,7 @@ impl Worker {
         let token = FlowToken { slot, generation: self.slots[slot].generation };
         let raw = flow.client.fd.as_raw_fd();
         self.slots[slot].flow = Some(flow);
-        let deadline =
-            self.context.now_ms + u64::try_from(patience.as_millis()).unwrap_or(u64::MAX / 4);
+        let deadline = self.context.now_ms + millis(patience);
         self.context.wake_at(token, deadline);
         self.with(token, |context, flow| {
             if flow.accept == Accept::Tcp && !flow.awaits_header() {

@@ -108,7 +108,7 @@ impl Worker {
         let known = to.port() != port;
         let name = NameText::address(to.ip());
         let policy = self.context.policy();
-        let settings = policy.snapshot.settings().listeners.get(usize::from(listener));
+        let settings = policy.listener(listener);
         let flow_id = self.context.new_id();
         let recorder = &self.context.recorder;
         recorder.ring.borrow_mut().push(&Record {
