@@ -162,7 +162,7 @@ fn a_header_that_says_all_there_is_to_say_is_read() {
     // The types inside are not those of the header.
     assert_eq!((header.tlvs.find(kind::SSL_CN), ssl.tlvs.find(kind::ALPN)), (None, None));
     assert_eq!(header.tlvs.find(kind::UNIQUE_ID), Some(&[7; 128][..]));
-    assert_eq!(header.tlvs.find(kind::AUTHORITY), Some(&b"a.example"[..]));
+    assert_eq!(header.tlvs.find(kind::AUTHORITY), Some(&b"A.Example"[..]));
     assert_eq!(header.tlvs.iter().count(), 7);
 }
 
