@@ -300,11 +300,28 @@ class Target(Section, frozen=True):
     addresses: Annotated[list[str], _doc("Addresses and networks, private ones included.", ["10.2.0.0/16"])]
 
 
+class PerSource(Section, frozen=True):
+    """What each source may have of a rule by itself. A source is the strongest identity of a caller, else its address.
+    At most 65,536 sources of all rules are counted at a time; further ones are refused."""
+
+    max: Annotated[Count, _doc("Connections at a time; of plain HTTP, requests.", 20)] | UnsetType = UNSET
+    new_per_second: Annotated[Count, _doc("New connections in a second.", 5)] | UnsetType = UNSET
+    burst: (
+        Annotated[Count, _doc("New connections at once, after a pause. Built in: one second's worth.", 10)] | UnsetType
+    ) = UNSET
+
+
 class Connections(Section, frozen=True):
-    """How many connections a rule grants."""
+    """How many connections a rule grants, over all workers."""
 
     max: Annotated[Count, _doc("Connections at a time; of plain HTTP, requests.", 2000)] | UnsetType = UNSET
     new_per_second: Annotated[Count, _doc("New connections in a second.", 200)] | UnsetType = UNSET
+    burst: (
+        Annotated[Count, _doc("New connections at once, after a pause. Built in: one second's worth.", 400)] | UnsetType
+    ) = UNSET
+    per_source: (
+        Annotated[PerSource, _doc("The same for each source by itself.", {"max": 20, "new_per_second": 5})] | UnsetType
+    ) = UNSET
 
 
 class Link(Section, frozen=True):

@@ -17,9 +17,11 @@ from msgspec import UNSET
 from egress_gateway.config import (
     DEFAULT_LISTENERS,
     Bandwidth,
+    Connections,
     Default,
     From,
     Listener,
+    PerSource,
     Resolver,
     Rule,
     Target,
@@ -148,10 +150,7 @@ class Document:
             "owner": _or_none(rule.owner),
             "why": _or_none(rule.why),
             "until": None if rule.until is UNSET else rule.until.unix_s,
-            "connections": {
-                "max": _or_none(rule.connections.max),
-                "new_per_second": _or_none(rule.connections.new_per_second),
-            },
+            "connections": _connections(rule.connections),
             "bandwidth": _bandwidth(rule.bandwidth),
             "dial": _or_none(rule.dial),
             "sni": rule.sni,
@@ -221,6 +220,15 @@ def _listener(listener: Listener) -> dict[str, Any]:
         "send_proxy": listener.send_proxy,
         "login": listener.login,
     }
+
+
+def _bounds(given: Connections | PerSource) -> dict[str, Any]:
+    return {key: _or_none(getattr(given, key)) for key in ("max", "new_per_second", "burst")}
+
+
+def _connections(given: Connections) -> dict[str, Any]:
+    each = None if given.per_source is UNSET else _bounds(given.per_source)
+    return {**_bounds(given), "per_source": each}
 
 
 def _bandwidth(given: Any) -> dict[str, Any] | None:

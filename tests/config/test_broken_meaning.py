@@ -71,6 +71,13 @@ CASES = [
         "has no meaning",
         "remove `bandwidth`",
     ),
+    Broken(
+        "burst without a rate",
+        "yaml",
+        V1 + "rules: [ { name: a, to: a.example, connections: { max: 1, per_source: { max: 1, burst: ⟦2 } } } ]\n",
+        "no rate bounds them",
+        "add `new_per_second`",
+    ),
     Broken("public suffix", "yaml", _rule('⟦"*.com"'), "public suffix", "anywhere: true"),
     Broken("star", "yaml", _rule('⟦"*"'), "every destination", "anywhere: true"),
     Broken("star inside a label", "yaml", _rule('⟦"a*.x.example"'), "whole labels", "*.x.example"),

@@ -78,7 +78,8 @@ def test_a_rule_is_spelt_out(tmp_path: Path) -> None:
             "to": [{"pattern": "x.example:8000-8100"}, {"name": "y.example", "addresses": ["10.2.0.0/16"]}],
             "anywhere": False, "deny": False, "mode": None, "message": None, "on_deny": None,
             "owner": None, "why": None,
-            "until": 1796083200, "connections": {"max": 5, "new_per_second": None}, "bandwidth": None,
+            "until": 1796083200, "bandwidth": None,
+            "connections": {"max": 5, "new_per_second": None, "burst": None, "per_source": None},
             "dial": None, "sni": "agree", "send_proxy": None,
         }
     ]  # fmt: skip

@@ -128,6 +128,12 @@ WORKER: Final[Mapping[str, Metric]] = {
         ("worker",),
         "Clients that came from the front: HTTP/2 streams, and what was inside TLS.",
     ),
+    "sources_full": Metric(
+        "egress_limit_sources_full_total",
+        "counter",
+        ("worker",),
+        "Connections refused because 65,536 sources were counted already for connections.per_source.",
+    ),
     "turns": Metric("egress_loop_turns_total", "counter", ("worker",), "Turns of the worker's event loop."),
 }
 RESOLVER: Final[Mapping[str, Metric]] = {

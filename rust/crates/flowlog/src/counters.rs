@@ -48,6 +48,8 @@ counters! {
         HandedOver "handed_over",
         /// Clients taken from the front: streams, and what was inside TLS.
         Adopted "adopted",
+        /// Flows refused because too many sources are counted.
+        SourcesFull "sources_full",
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::connections;
 use crate::on_deny::OnDeny;
 use crate::proxied::{Reads, Sends};
 use crate::shaping::{Bandwidth, LinkBandwidth};
@@ -191,7 +192,7 @@ pub(crate) struct Rule {
     /// Unix seconds from which on the rule no longer applies.
     pub until: Option<u64>,
     #[serde(default)]
-    pub connections: Connections,
+    pub connections: connections::Given,
     /// `host:port`, or [`ORIGINAL`].
     pub dial: Option<String>,
     #[serde(default)]
@@ -218,13 +219,6 @@ pub(crate) struct To {
     pub pattern: Option<String>,
     pub name: Option<String>,
     pub addresses: Option<Vec<String>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Connections {
-    pub max: Option<u32>,
-    pub new_per_second: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
+use crate::connections::Further;
 use crate::document::{Document, ORIGINAL, Rule, Sni};
 use crate::flat::*;
 use crate::list::List;
@@ -210,6 +211,7 @@ pub(crate) fn write(
         settings: document.settings.clone(),
         default: document.default.clone(),
         shaping: found.shaping.clone(),
+        connections: Further::of(document),
     })?;
 
     let mut writer = Writer::new(

@@ -10,6 +10,7 @@
 
 mod address;
 mod compile;
+mod connections;
 mod decide;
 mod document;
 mod explain;
@@ -42,6 +43,7 @@ mod vocab;
 
 pub use address::{AddressClass, classify};
 pub use compile::compile;
+pub use connections::{Bounds, Connections};
 pub use decide::{Decision, Destination, Item};
 pub use document::{ListenerTls, Pem};
 pub use explain::{AddressNote, Candidate, Explanation, RuleRef};

@@ -249,21 +249,10 @@ fn check_texts(rule: &Rule, index: usize, problems: &mut Problems) {
             authority_fix(dial, "edge.partner.com:8443"),
         );
     }
-    let limits =
-        [("max", rule.connections.max), ("new_per_second", rule.connections.new_per_second)];
-    for (key, limit) in limits {
-        if limit.is_some_and(|limit| limit == 0 || limit == NONE) {
-            problems.add(
-                place!["rules", index, "connections", key],
-                "bad_limit",
-                format!("`{key}: {}` must be between 1 and {}", limit.unwrap_or(0), NONE - 1),
-                format!("leave `{key}` out for no bound; to allow nothing, write `deny: true` in place of `connections`"),
-            );
-        }
-    }
+    rule.connections.check(index, problems);
     let useless = [
         ("dial", rule.dial.is_some()),
-        ("connections", limits.iter().any(|(_, l)| l.is_some())),
+        ("connections", rule.connections.is_given()),
         ("sni", rule.sni == Sni::Any),
         ("send_proxy", rule.send_proxy.is_some()),
         ("bandwidth", rule.bandwidth.is_some()),

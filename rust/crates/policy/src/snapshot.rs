@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
+use crate::connections::{Bounds, Connections, Further};
 use crate::document;
 use crate::flat::*;
 use crate::identities::Shown;
@@ -59,8 +60,7 @@ pub struct RuleView<'a> {
     /// Its own, else the default's.
     pub on_deny: OnDeny,
     pub terms: Terms<'a>,
-    pub max_connections: Option<u32>,
-    pub new_per_second: Option<u32>,
+    pub connections: Connections,
     pub deny: bool,
     /// Its mode in force is audit.
     pub audit: bool,
@@ -108,6 +108,8 @@ pub(crate) struct Stored {
     pub default: document::Fallback,
     #[serde(default)]
     pub shaping: Shaping,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub connections: Vec<Further>,
 }
 
 /// One immutable compiled policy.
@@ -124,6 +126,8 @@ pub struct Snapshot {
     shaping: Shaping,
     /// By rule: the place of its class.
     class_of: HashMap<u32, u32>,
+    /// By rule.
+    further: HashMap<u32, Further>,
 }
 
 impl fmt::Debug for Snapshot {
@@ -181,6 +185,7 @@ impl Snapshot {
             fallback: stored.default,
             dials: Vec::new(),
             class_of: (0..).zip(&stored.shaping.classes).map(|(at, one)| (one.rule, at)).collect(),
+            further: stored.connections.into_iter().map(|one| (one.rule, one)).collect(),
             shaping: stored.shaping,
             bytes: Box::new(bytes),
         };
@@ -202,6 +207,10 @@ impl Snapshot {
     /// Links and the classes that share them.
     pub fn shaping(&self) -> &Shaping {
         &self.shaping
+    }
+
+    pub(crate) fn further(&self) -> impl Iterator<Item = &Further> {
+        self.further.values()
     }
 
     /// The place of a rule's class in [`Shaping::classes`].
@@ -240,6 +249,7 @@ impl Snapshot {
         let record = self.rules().get(id.0 as usize)?;
         let flag = |flag| record.flags.get() & flag != 0;
         let number = |value: U32| Some(value.get()).filter(|value| *value != NONE);
+        let further = self.further.get(&id.0);
         Some(RuleView {
             name: self.text(record.name),
             file: self.text(record.file),
@@ -252,8 +262,15 @@ impl Snapshot {
                 .find(|own| flag(rule_flag::on_deny(*own)))
                 .unwrap_or(self.fallback.on_deny),
             terms: self.terms(id)?,
-            max_connections: number(record.max_connections),
-            new_per_second: number(record.new_per_second),
+            connections: Connections {
+                all: Bounds {
+                    max: number(record.max_connections),
+                    new_per_second: number(record.new_per_second),
+                    burst: further.and_then(|further| further.burst),
+                },
+                each: further.map_or_else(Bounds::default, |further| further.each),
+                wait_ms: further.map_or(0, |further| further.wait_ms),
+            },
             deny: flag(rule_flag::DENY),
             audit: flag(rule_flag::AUDIT),
             until: Some(record.until.get()).filter(|until| *until != u64::MAX),

@@ -4,7 +4,7 @@ mod support;
 
 use std::fmt::Write as _;
 
-use egress_policy::{OnDeny, RuleId, Snapshot, Verdict, compile};
+use egress_policy::{Bounds, Connections, OnDeny, RuleId, Snapshot, Verdict, compile};
 use serde_json::json;
 use support::*;
 
@@ -173,7 +173,10 @@ fn terms_come_back_as_written() {
         &["x.org"],
         json!({
             "line": 7, "owner": "team", "why": "PCI", "message": "no {rule}", "on_deny": "drop", "dial": "Edge.Partner.com:8443", "sni": "any",
-            "connections": {"max": 5, "new_per_second": 6}
+            "connections": {
+                "max": 5, "new_per_second": 6, "burst": 7, "wait_ms": 8,
+                "per_source": {"max": 9, "new_per_second": 10, "burst": 11}
+            }
         })
     )]));
     let view = snapshot.rule(RuleId(0)).unwrap();
@@ -183,8 +186,16 @@ fn terms_come_back_as_written() {
     );
     assert_eq!(view.terms.dial.unwrap(), &(host("edge.partner.com"), 8443));
     assert_eq!(
-        (view.terms.sni_any, view.max_connections, view.new_per_second, view.deny),
-        (true, Some(5), Some(6), false)
+        (view.terms.sni_any, view.deny, view.connections),
+        (
+            true,
+            false,
+            Connections {
+                all: Bounds { max: Some(5), new_per_second: Some(6), burst: Some(7) },
+                each: Bounds { max: Some(9), new_per_second: Some(10), burst: Some(11) },
+                wait_ms: 8,
+            }
+        )
     );
     assert!(!view.terms.original);
     assert_eq!(view.on_deny, OnDeny::Drop);

@@ -34,6 +34,36 @@ fn each_mistake_in_a_rule_has_its_code_and_place() {
             "bad_limit",
             "rules[0].connections.max",
         ),
+        (
+            "x.org",
+            json!({"connections": {"per_source": {"max": 1, "new_per_second": 4_294_967_295u32}}}),
+            "bad_limit",
+            "rules[0].connections.per_source.new_per_second",
+        ),
+        (
+            "x.org",
+            json!({"connections": {"new_per_second": 1, "per_source": {"max": 1, "burst": 2}}}),
+            "burst_without_rate",
+            "rules[0].connections.per_source.burst",
+        ),
+        (
+            "x.org",
+            json!({"connections": {"max": 1, "wait_ms": 60_001}}),
+            "bad_wait",
+            "rules[0].connections.when_full",
+        ),
+        (
+            "x.org",
+            json!({"connections": {"wait_ms": 1}}),
+            "wait_without_bound",
+            "rules[0].connections.when_full",
+        ),
+        (
+            "x.org",
+            json!({"deny": true, "connections": {"per_source": {"max": 1}}}),
+            "deny_has_terms",
+            "rules[0].connections",
+        ),
         ("x.org", json!({"deny": true, "dial": "y.org:1"}), "deny_has_terms", "rules[0].dial"),
         ("x.org", json!({"to": []}), "no_destination", "rules[0]"),
         (

@@ -14,7 +14,7 @@ use egress_policy::{
 
 use crate::dial::Dialing;
 use crate::installed::{InForce, Installed};
-use crate::limits::Held;
+use crate::limits::{Held, OfSource};
 use crate::pool::Buffer;
 use crate::relay::{Direction, Edge, Exchange, Peer, Requests};
 use crate::shape::Shaped;
@@ -161,6 +161,8 @@ pub(crate) struct Beside {
     pub unread: Option<&'static str>,
     /// Of one whose rule has `bandwidth`.
     pub shaped: Option<Box<Shaped>>,
+    /// Its place among those of its source, of one whose rule bounds each source.
+    pub held: Option<OfSource>,
 }
 
 #[derive(Debug)]
@@ -268,6 +270,17 @@ impl Flow {
     /// The rule whose terms the flow runs under: `dial`, `sni`, `connections`.
     pub(crate) fn terms<'a>(&self, policy: &'a Installed) -> Option<Terms<'a>> {
         self.decision?.terms.and_then(|terms| policy.snapshot.terms(terms))
+    }
+
+    /// Counted with a limited rule, in place of any before.
+    pub(crate) fn hold(&mut self, held: Option<(Held, Option<OfSource>)>) {
+        let (held, of_source) = held.map_or((None, None), |(held, own)| (Some(held), own));
+        self.held = held;
+        if of_source.is_some() {
+            self.beside.get_or_insert_default().held = of_source;
+        } else if let Some(beside) = &mut self.beside {
+            beside.held = None;
+        }
     }
 
     /// The client is told when its destination is reached, and speaks to it only then.
@@ -392,7 +405,7 @@ impl Flow {
         self.prefers = Preference::Text;
         self.upstream = None;
         self.other = None;
-        self.held = None;
+        self.hold(None);
         self.judge = None;
         self.work = Work::Hear(first_bytes);
         self.publish();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use egress_policy::{Listener, RuleId, Settings, Snapshot};
 
-use crate::limits::{Bounds, Limits};
+use crate::limits::Limits;
 use crate::message::Refusal;
 use crate::shape::Plans;
 
@@ -24,9 +24,7 @@ impl Installed {
         let rules = 0..u32::try_from(snapshot.rule_count()).unwrap_or(u32::MAX);
         let limited = rules.filter_map(|index| {
             let rule = snapshot.rule(RuleId(index))?;
-            let bounds = Bounds { max: rule.max_connections, new_per_second: rule.new_per_second };
-            (bounds.max.is_some() || bounds.new_per_second.is_some())
-                .then(|| (index, rule.name.to_owned(), bounds))
+            Some((index, rule.name, rule.connections))
         });
         let limits = Limits::new(limited, before.map(|before| &before.limits));
         let generation = before.map_or(0, |before| before.generation) + 1;

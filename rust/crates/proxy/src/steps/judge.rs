@@ -9,7 +9,10 @@ use egress_policy::{Accept, Decision, Destination, End, Login, Reason, Stage, Ve
 use crate::context::{Context, FlowToken, Step, millis};
 use crate::flow::{Flow, Work};
 use crate::installed::{InForce, Installed};
-use crate::limits::Reached;
+use crate::limits::Limited;
+
+/// In the record, of a flow that has reached a bound of its source's own.
+const OF_SOURCE: &str = "source";
 
 fn destination(host: &Host) -> Destination<'_> {
     match host {
@@ -116,13 +119,26 @@ impl Context {
 
     /// Counts the flow against its rule's limits; the reason when one is reached.
     fn enter_limit(&self, flow: &mut Flow, policy: &Installed) -> Option<Reason> {
-        let (bounds, limit) = policy.limits.of_rule(flow.decision?.terms?.0)?;
-        let (held, reached) = limit.enter(*bounds, self.now_ns());
-        flow.held = Some(held);
-        reached.map(|reached| match reached {
-            Reached::Max => Reason::ConnectionLimit,
-            Reached::Rate => Reason::ConnectionRate,
-        })
+        let limited = policy.limits.of_rule(flow.decision?.terms?.0)?;
+        let source = limited.source(flow.source.ip(), flow.identity());
+        match limited.enter(source, self.now_ns()) {
+            Ok(held) => {
+                flow.hold(Some(held));
+                None
+            }
+            Err(reached) => {
+                if reached.crowded {
+                    self.count(WorkerCounter::SourcesFull);
+                }
+                if reached.by_source {
+                    flow.other = Some(OF_SOURCE.into());
+                }
+                if flow.decision.is_some_and(|decision| decision.audit) {
+                    flow.hold(Some(limited.keep(source)));
+                }
+                Some(reached.reason)
+            }
+        }
     }
 
     /// In audit mode a refusal is recorded and not carried out; `true` then.
@@ -203,7 +219,9 @@ impl Context {
             }
             // Counted with its new rule from now on; being over a lowered limit closes nothing.
             let limited = decision.terms.and_then(|terms| policy.limits.of_rule(terms.0));
-            flow.held = limited.map(|(_, limit)| limit.keep());
+            let source = |limited: &Limited| limited.source(flow.source.ip(), flow.identity());
+            let held = limited.map(|limited| limited.keep(source(limited)));
+            flow.hold(held);
             let waited = flow.shaped_mut().is_some();
             self.place(flow, policy);
             if was_closing {
@@ -232,7 +250,7 @@ impl Context {
         }
         flow.take_decision(decision, policy.generation);
         // What the rule before allows at once is for flows that it still allows.
-        flow.held = None;
+        flow.hold(None);
         flow.verdict = Verdict::Deny;
         flow.reason = Reason::PolicyChanged;
         let grace = policy.snapshot.settings().timeouts.grace;

@@ -77,7 +77,7 @@ impl Context {
         flow.reason = reason;
         flow.end = end;
         // A client that is slow to hear it takes no place of the rule's meanwhile.
-        flow.held = None;
+        flow.hold(None);
         if end == End::Refused {
             flow.verdict = Verdict::Deny;
         }
