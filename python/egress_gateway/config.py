@@ -322,6 +322,14 @@ class Connections(Section, frozen=True):
     per_source: (
         Annotated[PerSource, _doc("The same for each source by itself.", {"max": 20, "new_per_second": 5})] | UnsetType
     ) = UNSET
+    when_full: Annotated[
+        str,
+        _doc(
+            "`refuse`, or `wait` and a duration of at most 1m: a connection over a bound is held until there is room, "
+            "and refused when the time is over. At most 1,024 of a rule wait in each worker.",
+            "wait 2s",
+        ),
+    ] = "refuse"
 
 
 class Link(Section, frozen=True):

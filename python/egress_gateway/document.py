@@ -31,7 +31,7 @@ from egress_gateway.config import (
 from egress_gateway.errors import Path
 from egress_gateway.files import resolve_path
 from egress_gateway.merge import Merged, Origin
-from egress_gateway.units import Duration, Rate, UnitError
+from egress_gateway.units import Duration, Rate, UnitError, parse_wait
 from egress_gateway.validate import BROKEN
 
 VERSION = 1
@@ -227,8 +227,14 @@ def _bounds(given: Connections | PerSource) -> dict[str, Any]:
 
 
 def _connections(given: Connections) -> dict[str, Any]:
+    """What cannot be read of `when_full` has been reported."""
     each = None if given.per_source is UNSET else _bounds(given.per_source)
-    return {**_bounds(given), "per_source": each}
+    try:
+        wait_ms = parse_wait(given.when_full)
+    except UnitError:
+        wait_ms = 0
+    # The compiler takes 32 bits, and says what is too long of those.
+    return {**_bounds(given), "per_source": each, "wait_ms": min(wait_ms, 2**32 - 1)}
 
 
 def _bandwidth(given: Any) -> dict[str, Any] | None:

@@ -91,6 +91,23 @@ class Duration:
         return hash(self.ms)
 
 
+def parse_wait(text: str) -> int:
+    """Reads what is done when there is no room: `refuse`, or `wait 2s`; in milliseconds to wait.
+
+    Raises:
+        UnitError: neither of the two, or not a duration.
+    """
+    word, _, rest = text.strip().partition(" ")
+    if word == "refuse" and not rest:
+        return 0
+    if word != "wait" or not rest:
+        raise UnitError(f'"{text}" is neither to refuse nor to wait', "write refuse, or wait and how long: wait 2s")
+    ms = Duration.parse(rest).ms
+    if ms == 0:
+        raise UnitError("to wait for no time is to refuse", "write refuse, or wait 2s")
+    return ms
+
+
 class Rate:
     """Bits per second, a whole number of them."""
 

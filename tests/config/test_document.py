@@ -79,10 +79,22 @@ def test_a_rule_is_spelt_out(tmp_path: Path) -> None:
             "anywhere": False, "deny": False, "mode": None, "message": None, "on_deny": None,
             "owner": None, "why": None,
             "until": 1796083200, "bandwidth": None,
-            "connections": {"max": 5, "new_per_second": None, "burst": None, "per_source": None},
+            "connections": {"max": 5, "new_per_second": None, "burst": None, "per_source": None, "wait_ms": 0},
             "dial": None, "sni": "agree", "send_proxy": None,
         }
     ]  # fmt: skip
+
+
+def test_bounds_of_connections_are_spelt_out(tmp_path: Path) -> None:
+    _, document = _load(
+        tmp_path,
+        "rules: [ { name: a, to: x.example, connections: { "
+        "new_per_second: 2, burst: 3, per_source: { max: 4, new_per_second: 5, burst: 6 }, when_full: wait 1.5s } } ]",
+    )
+    assert document["rules"][0]["connections"] == {
+        "max": None, "new_per_second": 2, "burst": 3, "wait_ms": 1500,
+        "per_source": {"max": 4, "new_per_second": 5, "burst": 6},
+    }  # fmt: skip
 
 
 def test_settings_are_spelt_out(tmp_path: Path) -> None:

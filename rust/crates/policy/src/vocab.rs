@@ -175,5 +175,7 @@ vocabulary! {
         Refusing = 6 "refusing",
         /// Denied by a changed policy, within its grace.
         Closing = 7 "closing",
+        /// Its rule, or its source by that rule, has no room: it waits until there is some.
+        Waiting = 8 "waiting",
     }
 }

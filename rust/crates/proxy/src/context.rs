@@ -16,6 +16,7 @@ use mio::{Interest, Registry, Token};
 use crate::dial::Dials;
 use crate::flow::{Flow, Recorder, Work};
 use crate::installed::InForce;
+use crate::limits::Lines;
 use crate::logins;
 use crate::relay::{Lender, Peer};
 use crate::resolver::{Addresses, Handle};
@@ -130,6 +131,7 @@ pub(crate) struct Context {
     pub own: Arc<[SocketAddr]>,
     pub local: Local,
     pub shaper: Shaper,
+    pub lines: Lines,
     /// Denied connections to which nothing is said.
     pub silences: Silences,
     pub now: Instant,
@@ -237,6 +239,7 @@ impl Context {
             }
             Work::Http(exchange) => exchange.release(&mut self.lender),
             Work::Dial(..) => self.abandon_dial(flow),
+            Work::Wait(place) => self.lines.leave(place.rule, place.token),
             _ => {}
         }
     }

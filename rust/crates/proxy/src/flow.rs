@@ -14,7 +14,7 @@ use egress_policy::{
 
 use crate::dial::Dialing;
 use crate::installed::{InForce, Installed};
-use crate::limits::{Held, OfSource};
+use crate::limits::{Entered, Held, OfSource};
 use crate::pool::Buffer;
 use crate::relay::{Direction, Edge, Exchange, Peer, Requests};
 use crate::shape::Shaped;
@@ -72,6 +72,8 @@ pub(crate) enum Work {
     Hear(Option<Buffer>),
     /// Waiting for the client's login to be verified.
     Login(Box<Waiting>),
+    /// Waiting until its rule has room.
+    Wait(Box<InLine>),
     /// Waiting for the resolver, or for a connection attempt; the first bytes wait to be replayed.
     Resolve(Buffer),
     Dial(Box<Dialing>, Buffer),
@@ -96,6 +98,17 @@ impl Work {
             _ => None,
         }
     }
+}
+
+/// A flow whose rule, or its source by that rule, has no room.
+#[derive(Debug)]
+pub(crate) struct InLine {
+    pub bytes: Buffer,
+    /// Its rule, in the policy in force.
+    pub rule: u32,
+    /// What it is known as there.
+    pub token: u64,
+    pub since_ns: u64,
 }
 
 /// The two directions between a client and the upstream that was dialled for it.
@@ -163,6 +176,8 @@ pub(crate) struct Beside {
     pub shaped: Option<Box<Shaped>>,
     /// Its place among those of its source, of one whose rule bounds each source.
     pub held: Option<OfSource>,
+    /// How long it has waited until its rule had room.
+    pub waited_ns: u64,
 }
 
 #[derive(Debug)]
@@ -273,7 +288,7 @@ impl Flow {
     }
 
     /// Counted with a limited rule, in place of any before.
-    pub(crate) fn hold(&mut self, held: Option<(Held, Option<OfSource>)>) {
+    pub(crate) fn hold(&mut self, held: Option<Entered>) {
         let (held, of_source) = held.map_or((None, None), |(held, own)| (Some(held), own));
         self.held = held;
         if of_source.is_some() {
@@ -406,6 +421,9 @@ impl Flow {
         self.upstream = None;
         self.other = None;
         self.hold(None);
+        if let Some(beside) = &mut self.beside {
+            beside.waited_ns = 0;
+        }
         self.judge = None;
         self.work = Work::Hear(first_bytes);
         self.publish();

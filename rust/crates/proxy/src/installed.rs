@@ -26,7 +26,7 @@ impl Installed {
             let rule = snapshot.rule(RuleId(index))?;
             Some((index, rule.name, rule.connections))
         });
-        let limits = Limits::new(limited, before.map(|before| &before.limits));
+        let limits = Limits::new(limited, workers, before.map(|before| &before.limits));
         let generation = before.map_or(0, |before| before.generation) + 1;
         let plans = Arc::new(Plans::new(&snapshot, workers, before.map(|before| &*before.plans)));
         Self { generation, snapshot, limits, plans }

@@ -1,6 +1,7 @@
 //! `connections` of a rule, held over all workers and over policy changes.
 
 mod bucket;
+mod line;
 mod sources;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use std::sync::atomic::{
 use egress_policy::{Bounds, Connections, Identity, Reason};
 
 use self::bucket::Bucket;
+pub(crate) use self::line::Lines;
 pub(crate) use self::sources::Sources;
 
 /// The state of one limited rule; only connections that meet such a rule touch its shared cache line.
@@ -22,8 +24,13 @@ struct Limit {
     open: AtomicU64,
     /// When the bucket is full again, in nanoseconds (the generic cell rate algorithm: one word, no lock).
     full_at: AtomicU64,
+    /// By worker: since when the first waits there, or [`NOBODY`].
+    heads: Box<[AtomicU64]>,
     sources: Arc<Sources>,
 }
+
+/// In [`Limit::heads`].
+const NOBODY: u64 = u64::MAX;
 
 /// A bound that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +40,13 @@ pub(crate) struct Reached {
     pub by_source: bool,
     /// No room for another source could be found.
     pub crowded: bool,
+    /// When there is room again, where that is known.
+    pub ready_ns: Option<u64>,
 }
 
 impl Reached {
     fn new(reason: Reason) -> Self {
-        Self { reason, by_source: false, crowded: false }
+        Self { reason, by_source: false, crowded: false, ready_ns: None }
     }
 }
 
@@ -51,13 +60,13 @@ impl Limit {
             .fetch_update(AcqRel, Acquire, room)
             .map_err(|_| Reached::new(Reason::ConnectionLimit))?;
         if let Some(bucket) = Bucket::of(bounds)
-            && self
+            && let Err(full_at) = self
                 .full_at
                 .fetch_update(AcqRel, Relaxed, |full_at| bucket.take(full_at, now_ns).ok())
-                .is_err()
         {
             self.open.fetch_sub(1, AcqRel);
-            return Err(Reached::new(Reason::ConnectionRate));
+            let ready_ns = bucket.take(full_at, now_ns).err();
+            return Err(Reached { ready_ns, ..Reached::new(Reason::ConnectionRate) });
         }
         Ok(())
     }
@@ -86,6 +95,9 @@ impl Drop for OfSource {
     }
 }
 
+/// What a connection has that is counted in.
+pub(crate) type Entered = (Held, Option<OfSource>);
+
 /// A limited rule of one policy.
 #[derive(Debug)]
 pub(crate) struct Limited {
@@ -103,12 +115,20 @@ impl Limited {
         self.limit.sources.key(&self.name, ip, identity)
     }
 
+    /// How long a connection is held until there is room; 0: it is refused at once.
+    pub(crate) fn wait_ms(&self) -> u64 {
+        self.bounds.wait_ms.into()
+    }
+
+    /// What keeps a connection out that has not been tried.
+    pub(crate) fn likely(&self) -> Reached {
+        let most = self.bounds.all.max.or(self.bounds.each.max);
+        let rate = most.is_none();
+        Reached::new(if rate { Reason::ConnectionRate } else { Reason::ConnectionLimit })
+    }
+
     /// Counts a connection in, if there is room.
-    pub(crate) fn enter(
-        &self,
-        source: u64,
-        now_ns: u64,
-    ) -> Result<(Held, Option<OfSource>), Reached> {
+    pub(crate) fn enter(&self, source: u64, now_ns: u64) -> Result<Entered, Reached> {
         let all = || self.limit.enter(&self.bounds.all, now_ns);
         if source == 0 {
             all()?;
@@ -120,7 +140,7 @@ impl Limited {
     }
 
     /// Counts in a connection that goes on whatever the bounds are: it is open already, or audited.
-    pub(crate) fn keep(&self, source: u64) -> (Held, Option<OfSource>) {
+    pub(crate) fn keep(&self, source: u64) -> Entered {
         self.limit.open.fetch_add(1, AcqRel);
         let counted = source != 0 && self.limit.sources.keep(source);
         (Held(Arc::clone(&self.limit)), self.of_source(if counted { source } else { 0 }))
@@ -142,6 +162,7 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) fn new<'a>(
         rules: impl Iterator<Item = (u32, &'a str, Connections)>,
+        workers: usize,
         before: Option<&Self>,
     ) -> Self {
         let sources = before.map_or_else(Arc::default, |before| Arc::clone(&before.sources));
@@ -150,7 +171,8 @@ impl Limits {
             let kept = before.and_then(|before| before.by_name.get(name)).map(Arc::clone);
             let limit = kept.unwrap_or_else(|| {
                 let (open, full_at) = (AtomicU64::new(0), AtomicU64::new(0));
-                Arc::new(Limit { open, full_at, sources: Arc::clone(&limits.sources) })
+                let heads = (0..workers).map(|_| AtomicU64::new(NOBODY)).collect();
+                Arc::new(Limit { open, full_at, heads, sources: Arc::clone(&limits.sources) })
             });
             let name: Box<str> = name.into();
             limits.by_name.insert(name.clone(), Arc::clone(&limit));
@@ -180,7 +202,7 @@ mod tests {
     }
 
     fn limits(bounds: Connections) -> Limits {
-        Limits::new([(0, "db", bounds)].into_iter(), None)
+        Limits::new([(0, "db", bounds)].into_iter(), 2, None)
     }
 
     fn reason<T>(entered: Result<T, Reached>) -> Option<(Reason, bool)> {
@@ -240,7 +262,7 @@ mod tests {
         assert_ne!(limited.source(one, None), limited.source(two, None));
         assert_eq!(limited.source(one, Some(&alice)), limited.source(two, Some(&alice)));
         assert_ne!(limited.source(one, Some(&alice)), limited.source(one, None));
-        let other = Limits::new([(0, "web", each(Some(1), None))].into_iter(), Some(&limits));
+        let other = Limits::new([(0, "web", each(Some(1), None))].into_iter(), 2, Some(&limits));
         assert_ne!(limited.source(one, None), other.of_rule(0).unwrap().source(one, None));
     }
 
@@ -248,10 +270,10 @@ mod tests {
     fn state_follows_the_rule_name_over_a_policy_change() {
         let one = IpAddr::from([10, 0, 0, 1]);
         for bounds in [all(Some(1), None), each(Some(1), None)] {
-            let before = Limits::new([(4, "db", bounds)].into_iter(), None);
+            let before = Limits::new([(4, "db", bounds)].into_iter(), 2, None);
             let limited = before.of_rule(4).unwrap();
             let _held = limited.enter(limited.source(one, None), 0).unwrap();
-            let after = Limits::new([(0, "db", bounds)].into_iter(), Some(&before));
+            let after = Limits::new([(0, "db", bounds)].into_iter(), 2, Some(&before));
             let limited = after.of_rule(0).unwrap();
             let by_source = !bounds.each.is_none();
             let found = reason(limited.enter(limited.source(one, None), 0));

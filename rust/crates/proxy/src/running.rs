@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use egress_flowlog::Segment;
 use egress_policy::{Accept, Settings};
@@ -173,10 +174,12 @@ impl Running {
             })
             .collect();
         let mut workers = Vec::new();
+        let started = Instant::now();
         for (index, ((poll, mail), mailbox)) in ends.into_iter().zip(boxes).enumerate() {
             let parts = Parts {
                 index,
                 workers: count,
+                started,
                 poll,
                 mail,
                 area: segment.worker(u32::try_from(index).unwrap_or(0)),

@@ -5,6 +5,7 @@ mod adopt;
 mod datagrams;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -28,6 +29,7 @@ use crate::context::{CLIENT, Candidates, Context, FlowToken, Local, Step};
 use crate::dial::Dials;
 use crate::flow::{Flow, Recorder, WallClock, Work};
 use crate::installed::{InForce, Installed};
+use crate::limits::Lines;
 use crate::logins::{self, Outcome, Remembered};
 use crate::pool::{Buffers, Pipes};
 use crate::relay::{Edge, Lender, SCRATCH_BYTES};
@@ -148,6 +150,8 @@ pub(crate) struct Parts {
     pub index: usize,
     /// How many there are.
     pub workers: usize,
+    /// When the clock of all workers began: what they tell each other of times is of one clock.
+    pub started: Instant,
     pub poll: Poll,
     pub mail: Receiver<Mail>,
     pub area: WorkerArea,
@@ -208,6 +212,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     let Parts {
         index,
         workers,
+        started,
         mut poll,
         mail,
         area,
@@ -224,8 +229,8 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         id_prefix,
     } = parts;
     let registry = poll.registry().try_clone()?;
-    let started = Instant::now();
-    let started_unix_ns = unix_ns();
+    let since = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let started_unix_ns = unix_ns().saturating_sub(since);
     area.counters.set(WorkerCounter::Generation, policy.generation);
     let max_flows = max_flows.min(area.live.capacity());
     let recorder = Rc::new(Recorder {
@@ -257,6 +262,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
         own,
         local: Local::default(),
         shaper: Shaper::new(index),
+        lines: Lines::new(index),
         silences: Silences::default(),
         now: started,
         now_ms: 0,
@@ -341,8 +347,9 @@ impl Worker {
             let timer = self.context.wheel.wait_ms(self.context.now_ms).map(Duration::from_millis);
             let starved = self.listeners.iter().any(|listening| listening.starved);
             let now_ns = self.context.now_ns();
-            let turn = self.context.shaper.wakes_at();
-            let turn = turn.map(|at| Duration::from_nanos(at.saturating_sub(now_ns)));
+            let turn =
+                self.context.shaper.wakes_at().into_iter().chain(self.context.lines.wakes_at());
+            let turn = turn.map(|at: u64| Duration::from_nanos(at.saturating_sub(now_ns)));
             timer.into_iter().chain(turn).chain(starved.then_some(STARVED_RETRY)).min()
         };
         if low_latency && !busy && self.open > 0 {
@@ -426,6 +433,9 @@ impl Worker {
             let token = FlowToken { slot, generation: self.slots[slot].generation };
             self.with(token, |context, flow| context.on_timer(token, flow));
         }
+        if !self.context.lines.is_empty() {
+            self.let_in();
+        }
         for index in 0..self.listeners.len() {
             let starved = std::mem::take(&mut self.listeners[index].starved);
             if self.listeners[index].ready || starved {
@@ -441,20 +451,6 @@ impl Worker {
         if misses > 0 {
             self.context.recorder.counters.add(WorkerCounter::PipeMisses, misses);
         }
-    }
-
-    /// Flows whose class has been paid may send.
-    fn take_turns(&mut self) {
-        let now_ns = self.context.now_ns();
-        let mut at = 0;
-        while let Some(gate) = self.context.shaper.listed(at) {
-            while let Some((token, bytes)) = self.context.shaper.next(gate, now_ns) {
-                let token = FlowToken::of_number(token);
-                self.with(token, |context, flow| context.turn_came(token, flow, gate.1, bytes));
-            }
-            at += 1;
-        }
-        self.context.shaper.unlist();
     }
 
     /// Lets `act` take the flow a step on, if it still exists, and does what the step asks for.
@@ -609,6 +605,7 @@ impl Worker {
     fn judge_all_again(&mut self) -> u64 {
         let policy = self.context.policy();
         let before = self.context.recorder.counters.get(WorkerCounter::PolicyClosed);
+        self.context.lines.clear();
         for slot in 0..self.slots.len() {
             let token = FlowToken { slot, generation: self.slots[slot].generation };
             self.with(token, |context, flow| context.judge_again(token, flow, &policy));

@@ -4,6 +4,10 @@ use egress_policy::Bounds;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
+/// Workers look at the clock once in a turn of their loop: that of another may be late by so much. Less than a token is
+/// allowed for it, or a burst over several workers would lack one.
+const LATE_NS: u64 = 1_000_000;
+
 /// What a rate and its burst come to. The state that goes with it is the time at which the bucket is full.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bucket {
@@ -17,7 +21,8 @@ impl Bucket {
     pub(super) fn of(bounds: &Bounds) -> Option<Self> {
         let rate = bounds.new_per_second?;
         let step = SECOND_NS / u64::from(rate.max(1));
-        Some(Self { step, size: step.saturating_mul(bounds.burst.unwrap_or(rate).into()) })
+        let burst = step.saturating_mul(bounds.burst.unwrap_or(rate).into());
+        Some(Self { step, size: burst.saturating_add(LATE_NS.min(step / 2)) })
     }
 
     /// Takes a token: when the bucket is full from then on; else when there will be one.
@@ -81,11 +86,18 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_whose_clock_is_late_has_the_whole_burst() {
+        let (bucket, mut full_at) = (bucket(5, Some(3)), 0);
+        assert_eq!(passed(bucket, &mut full_at, 1, SECOND_NS), 1);
+        assert_eq!(passed(bucket, &mut full_at, 9, SECOND_NS - LATE_NS), 2);
+    }
+
+    #[test]
     fn it_is_said_when_the_next_token_comes() {
         let (bucket, mut full_at) = (bucket(4, Some(2)), 0);
         assert_eq!(passed(bucket, &mut full_at, 9, SECOND_NS), 2);
         let ready = bucket.take(full_at, SECOND_NS).unwrap_err();
-        assert_eq!(ready, SECOND_NS + SECOND_NS / 4);
+        assert_eq!(ready, SECOND_NS + SECOND_NS / 4 - LATE_NS);
         assert!(bucket.take(full_at, ready - 1).is_err());
         assert!(bucket.take(full_at, ready).is_ok());
     }

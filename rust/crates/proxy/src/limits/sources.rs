@@ -83,9 +83,10 @@ impl Sources {
             return Err(of_source(Reason::ConnectionLimit));
         }
         let full_at = match Bucket::of(bounds) {
-            Some(bucket) => {
-                bucket.take(full_at, now_ns).map_err(|_| of_source(Reason::ConnectionRate))?
-            }
+            Some(bucket) => bucket.take(full_at, now_ns).map_err(|ready| Reached {
+                ready_ns: Some(ready),
+                ..of_source(Reason::ConnectionRate)
+            })?,
             None => full_at,
         };
         if !known.has_room_for(key, now_ns) {

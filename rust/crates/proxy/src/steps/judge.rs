@@ -11,9 +11,6 @@ use crate::flow::{Flow, Work};
 use crate::installed::{InForce, Installed};
 use crate::limits::Limited;
 
-/// In the record, of a flow that has reached a bound of its source's own.
-const OF_SOURCE: &str = "source";
-
 fn destination(host: &Host) -> Destination<'_> {
     match host {
         Host::Name(name) => Destination::Name(name),
@@ -94,14 +91,7 @@ impl Context {
             }
         }
         self.place(flow, &policy);
-        if let Some(reason) = self.enter_limit(flow, &policy)
-            && !self.audited(flow, reason)
-        {
-            return self.refuse(token, flow, reason, End::Refused);
-        }
-        flow.stage = Stage::Resolving;
-        flow.publish();
-        self.reach(token, flow)
+        self.admit(token, flow, &policy, None)
     }
 
     /// The flow is in the class of bandwidth of its rule from now on.
@@ -114,30 +104,6 @@ impl Context {
         self.shaper.place(&mut shaped, class, flow.source.ip(), identity, connection);
         if shaped.is_some() {
             flow.beside.get_or_insert_default().shaped = shaped;
-        }
-    }
-
-    /// Counts the flow against its rule's limits; the reason when one is reached.
-    fn enter_limit(&self, flow: &mut Flow, policy: &Installed) -> Option<Reason> {
-        let limited = policy.limits.of_rule(flow.decision?.terms?.0)?;
-        let source = limited.source(flow.source.ip(), flow.identity());
-        match limited.enter(source, self.now_ns()) {
-            Ok(held) => {
-                flow.hold(Some(held));
-                None
-            }
-            Err(reached) => {
-                if reached.crowded {
-                    self.count(WorkerCounter::SourcesFull);
-                }
-                if reached.by_source {
-                    flow.other = Some(OF_SOURCE.into());
-                }
-                if flow.decision.is_some_and(|decision| decision.audit) {
-                    flow.hold(Some(limited.keep(source)));
-                }
-                Some(reached.reason)
-            }
         }
     }
 
@@ -164,6 +130,7 @@ impl Context {
         {
             requests.kept = None;
         }
+        let waits_since = self.leave_line(flow);
         if flow.decision.is_none()
             || !matches!(
                 flow.work,
@@ -216,6 +183,10 @@ impl Context {
                 && decision.verdict == Verdict::Allow
             {
                 flow.would_deny(reason);
+            }
+            if let Some(since_ns) = waits_since {
+                self.place(flow, policy);
+                return self.admit(token, flow, policy, Some(since_ns));
             }
             // Counted with its new rule from now on; being over a lowered limit closes nothing.
             let limited = decision.terms.and_then(|terms| policy.limits.of_rule(terms.0));

@@ -1,8 +1,9 @@
 //! What a flow does next, one file per stage, in the order of a connection's life:
-//! `proxy_header` (on listeners behind a proxy) → `hear` (first bytes) → `login` (where one is asked for) → `judge` (decision; `captured` where no name is said) →
+//! `proxy_header` (on listeners behind a proxy) → `hear` (first bytes) → `login` (where one is asked for) → `judge` (decision; `captured` where no name is said) → `admit` (its rule has room) →
 //! `reach` (resolve, screen, dial; `announce` the client there) → `carry` (tunnel, relay), `postgres` (its way to TLS) or
 //! `http` (one request after another), or `refuse`. `hand_over` gives a connection that needs the front to it.
 
+mod admit;
 mod announce;
 mod captured;
 mod carry;
@@ -43,8 +44,11 @@ impl Context {
             Work::Login(_) | Work::Resolve(_) | Work::Dial(..) if side == CLIENT && edge.broken => {
                 Step::End(End::ClientGone)
             }
+            Work::Wait(_) if side == CLIENT && (edge.broken || flow.has_left()) => {
+                Step::End(End::ClientGone)
+            }
             Work::Resolve(_) if side == CLIENT && flow.awaits_turn() => self.reach(token, flow),
-            Work::Login(_) | Work::Resolve(_) => Step::Stay,
+            Work::Login(_) | Work::Wait(_) | Work::Resolve(_) => Step::Stay,
             Work::Dial(..) if side == CLIENT => Step::Stay,
             Work::Dial(..) => self.attempt_edge(token, flow, side - 1, edge),
             Work::Relay(_) => self.carry(token, flow),
@@ -64,6 +68,7 @@ impl Context {
                 self.refuse(token, flow, Reason::FirstBytesTimeout, End::Refused)
             }
             Work::Login(_) => self.login_late(token, flow),
+            Work::Wait(_) => self.waited_long(token, flow),
             Work::Resolve(_) if flow.decision.is_none() => self.judge_address(token, flow),
             Work::Resolve(_) => self.fail(token, flow, End::ResolveTimeout),
             Work::Dial(..) => self.dial_timer(token, flow),

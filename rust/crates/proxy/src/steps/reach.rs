@@ -62,7 +62,8 @@ fn resolve_ms(policy: &Installed) -> u64 {
 /// When the flow has to be connected at the latest, however often a change of the policy makes it begin anew.
 pub(super) fn reach_by_ms(flow: &Flow, policy: &Installed) -> u64 {
     let heard_us = if flow.first_bytes_us == NONE_U32 { 0 } else { flow.first_bytes_us };
-    let heard_ms = flow.start_ns / 1_000_000 + u64::from(heard_us) / 1000;
+    let waited_ns = flow.beside.as_ref().map_or(0, |beside| beside.waited_ns);
+    let heard_ms = (flow.start_ns + waited_ns) / 1_000_000 + u64::from(heard_us) / 1000;
     heard_ms + resolve_ms(policy) + millis(policy.snapshot.settings().timeouts.connect)
 }
 

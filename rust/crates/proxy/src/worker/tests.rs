@@ -96,6 +96,7 @@ fn allocations(rounds: usize) -> u64 {
     let parts = Parts {
         index: 0,
         workers: 1,
+        started: Instant::now(),
         poll,
         mail,
         area: segment.worker(0),
