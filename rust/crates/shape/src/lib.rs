@@ -11,4 +11,4 @@ mod plan;
 pub use allot::{Allotment, Claim, allot};
 pub use bucket::{Bucket, Nanos};
 pub use gate::{Gate, Pace, Turn};
-pub use plan::{Bounds, PERIOD, Plan};
+pub use plan::{Bounds, Limit, PERIOD, Plan, Seen};

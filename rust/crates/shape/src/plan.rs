@@ -42,6 +42,37 @@ struct Cell {
     rate: AtomicU64,
 }
 
+/// What bounds a class beside the policy, and may change from one moment to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Limit {
+    /// Its part of what all gateways of a cluster have together.
+    Cluster,
+    /// A budget is used up.
+    Budget,
+}
+
+const LIMITS: usize = 2;
+
+/// A class as it was when rates were last shared out. Rates are in bytes per second.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Seen {
+    /// What it sent lately.
+    pub used: f64,
+    /// What it may send if it wants to.
+    pub allowed: f64,
+    /// Of all workers: its sources that wait, each counted once.
+    pub waiting: f64,
+}
+
+/// The same for all workers to read.
+#[derive(Debug, Default)]
+struct Shown {
+    used: AtomicU64,
+    allowed: AtomicU64,
+    waiting: AtomicU64,
+}
+
 #[derive(Debug, Clone, Default)]
 struct Before {
     sent: u64,
@@ -65,6 +96,14 @@ impl Debt {
     }
 }
 
+fn word(rate: f64) -> AtomicU64 {
+    AtomicU64::new(rate.to_bits())
+}
+
+fn read(word: &AtomicU64) -> f64 {
+    f64::from_bits(word.load(Relaxed))
+}
+
 #[derive(Debug)]
 struct State {
     at: Nanos,
@@ -85,6 +124,11 @@ pub struct Plan {
     workers: usize,
     /// By class, and within one by worker.
     cells: Box<[Cell]>,
+    /// By class; `Limit` says which is which.
+    limits: Box<[[AtomicU64; LIMITS]]>,
+    /// What the link has, where it has less than the policy says.
+    capacity: AtomicU64,
+    shown: Box<[Shown]>,
     due: AtomicU64,
     state: Mutex<State>,
 }
@@ -97,6 +141,9 @@ impl Plan {
         let plan = Self {
             workers,
             cells,
+            limits: (0..classes).map(|_| std::array::from_fn(|_| word(f64::INFINITY))).collect(),
+            capacity: word(f64::INFINITY),
+            shown: (0..classes).map(|_| Shown::default()).collect(),
             due: AtomicU64::new(0),
             state: Mutex::new(State {
                 at: 0,
@@ -115,6 +162,27 @@ impl Plan {
         plan
     }
 
+    /// Bounds a class by so many bytes per second from now on; infinity bounds nothing.
+    pub fn limit(&self, class: usize, limit: Limit, rate: f64) {
+        self.limits[class][limit as usize].store(rate.to_bits(), Relaxed);
+    }
+
+    /// What bounds a class now beside the policy.
+    pub fn limit_of(&self, class: usize, limit: Limit) -> f64 {
+        read(&self.limits[class][limit as usize])
+    }
+
+    /// The link has so many bytes per second from now on, or what the policy says, whichever is less.
+    pub fn limit_capacity(&self, rate: f64) {
+        self.capacity.store(rate.to_bits(), Relaxed);
+    }
+
+    /// A class as it was when rates were last shared out.
+    pub fn seen(&self, class: usize) -> Seen {
+        let Shown { used, allowed, waiting } = &self.shown[class];
+        Seen { used: read(used), allowed: read(allowed), waiting: read(waiting) }
+    }
+
     fn cell(&self, class: usize, worker: usize) -> &Cell {
         &self.cells[class * self.workers + worker]
     }
@@ -128,7 +196,7 @@ impl Plan {
 
     /// What a worker may send in a class now, in bytes per second.
     pub fn rate(&self, class: usize, worker: usize) -> f64 {
-        f64::from_bits(self.cell(class, worker).rate.load(Relaxed))
+        read(&self.cell(class, worker).rate)
     }
 
     /// Shares out if it is time to; any worker may ask, and one of them does it.
@@ -151,27 +219,35 @@ impl Plan {
         let mut sent_in_all = 0.0;
         let turns = 2.0 * LEAST_TURN * self.workers as f64;
         for (class, bounds) in state.bounds.iter().enumerate() {
-            let (mut demand, mut sent) = (0.0, 0.0);
+            let (mut demand, mut sent, mut used, mut waiting) = (0.0, 0.0, 0.0, 0.0);
             for worker in 0..self.workers {
                 let cell = self.cell(class, worker);
-                let waits = f64::from_bits(cell.waiting.load(Acquire)) > 0.0;
+                let waits = f64::from_bits(cell.waiting.load(Acquire));
                 let total = cell.sent.load(Relaxed);
                 let before = &mut state.before[class * self.workers + worker];
                 let bytes = total.wrapping_sub(before.sent) as f64;
                 before.sent = total;
                 before.used = (bytes / seconds).max(before.used * FADE);
-                demand += if waits { f64::INFINITY } else { before.used };
+                demand += if waits > 0.0 { f64::INFINITY } else { before.used };
                 sent += bytes;
+                used += before.used;
+                waiting += waits;
             }
-            state.class_debts[class].add(sent, bounds.ceiling, seconds);
+            self.shown[class].used.store(used.to_bits(), Relaxed);
+            self.shown[class].waiting.store(waiting.to_bits(), Relaxed);
+            let ceiling = self.limits[class]
+                .iter()
+                .fold(bounds.ceiling, |least, limit| least.min(read(limit)));
+            state.class_debts[class].add(sent, ceiling, seconds);
             sent_in_all += sent;
-            let ceiling = state.class_debts[class].corrected(bounds.ceiling, turns);
+            let ceiling = state.class_debts[class].corrected(ceiling, turns);
             let Bounds { guarantee, priority, weight, .. } = *bounds;
             let guarantee = guarantee.min(ceiling);
             state.claims.push(Claim { guarantee, ceiling, priority, weight, demand });
         }
-        state.link_debt.add(sent_in_all, state.capacity, seconds);
-        let capacity = state.link_debt.corrected(state.capacity, turns * state.bounds.len() as f64);
+        let capacity = state.capacity.min(read(&self.capacity));
+        state.link_debt.add(sent_in_all, capacity, seconds);
+        let capacity = state.link_debt.corrected(capacity, turns * state.bounds.len() as f64);
         allot(capacity, &state.claims, &mut state.shares);
         for class in 0..state.bounds.len() {
             state.workers.clear();
@@ -183,6 +259,7 @@ impl Plan {
                 let ceiling = f64::INFINITY;
                 state.workers.push(Claim { guarantee: 0.0, ceiling, priority: 0, weight, demand });
             }
+            self.shown[class].allowed.store(state.shares[class].allowance.to_bits(), Relaxed);
             allot(state.shares[class].allowance, &state.workers, &mut state.worker_shares);
             for worker in 0..self.workers {
                 let rate = state.worker_shares[worker].allowance;

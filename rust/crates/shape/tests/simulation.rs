@@ -1,6 +1,6 @@
 //! Whole links under virtual time: workers with timers of a millisecond, greedy and small flows, and what they got.
 
-use egress_shape::{Bounds, Gate, Nanos, PERIOD, Pace, Plan, Turn};
+use egress_shape::{Bounds, Gate, Limit, Nanos, PERIOD, Pace, Plan, Turn};
 
 const MS: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
@@ -375,4 +375,30 @@ fn after_a_pause_no_more_than_the_stated_burst_comes_at_once() {
     world.run(5 * SECOND);
     let first = world.log[0][3000..3001].iter().sum::<u64>() as f64;
     assert!(first <= rate * 0.016 + 4.0 * 262_144.0_f64.min(rate * 0.002), "{first}");
+}
+
+#[test]
+fn a_limit_that_comes_and_goes_holds_while_it_is_there() {
+    let link = 100.0 * MBIT;
+    let all = (0..2).map(|n| Flow::bulk(n, n, n as u64)).collect();
+    let mut world = World::new(link, vec![class(0.0), class(0.0)], 2, all);
+    world.run(SECOND);
+    world.plan.limit(0, Limit::Budget, MBIT);
+    world.plan.limit(0, Limit::Cluster, 30.0 * MBIT);
+    world.run(2 * SECOND);
+    // What it owed at fifty times the rate is paid first.
+    near(world.rate(0, 2000, 3000), MBIT, 0.03);
+    near(world.rate(1, 1200, 3000), 99.0 * MBIT, 0.01);
+    world.plan.limit(0, Limit::Budget, NO_CEILING);
+    world.run(2 * SECOND);
+    near(world.rate(0, 3200, 5000), 30.0 * MBIT, 0.02);
+    let seen = world.plan.seen(0);
+    near(seen.used, 30.0 * MBIT, 0.2);
+    near(seen.allowed, 30.0 * MBIT, 0.1);
+    assert!(seen.waiting > 0.0);
+    world.plan.limit(0, Limit::Cluster, NO_CEILING);
+    world.plan.limit_capacity(40.0 * MBIT);
+    world.run(2 * SECOND);
+    near(world.rate(0, 5200, 7000), 20.0 * MBIT, 0.02);
+    near(world.rate(1, 5200, 7000), 20.0 * MBIT, 0.02);
 }
