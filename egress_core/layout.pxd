@@ -5,13 +5,13 @@ change of either without the other is a failed test and never a misread field. A
 """
 
 cdef enum:
-    LAYOUT_VERSION = 4
+    LAYOUT_VERSION = 5
 
     SIZE_HEADER = 4096
     # One page per worker, and one for the resolver, so that no two writers share a cache line.
     SIZE_COUNTER_PAGE = 4096
     SIZE_RING_CONTROL = 4096
-    SIZE_RECORD = 640
+    SIZE_RECORD = 768
     SIZE_LIVE_SLOT = 256
     SIZE_NAME = 256
     SIZE_LIVE_NAME = 112
@@ -82,6 +82,11 @@ cdef enum:
     RECORD_PEER_PORT = 514
     RECORD_PEER = 516
     RECORD_IDENTITY = 532
+    RECORD_HELD_UP_NS = 640
+    RECORD_HELD_DOWN_NS = 648
+    RECORD_WAITED_US = 656
+    RECORD_HELD_BY_LEN = 660
+    RECORD_HELD_BY = 664
 
     LIVE_SEQ = 0
     LIVE_FLOW_ID = 8

@@ -10,8 +10,8 @@ cdef extern from "<arpa/inet.h>" nogil:
     int AF_INET6
 
 cdef enum:
-    # Bytes that a line can take at most: 499 bytes of names at 6 each when all of them are escaped, the keys, numbers
-    # of 20 digits and words of at most 32. It is also PIPE_BUF: a line goes into a pipe whole or not at all.
+    # Bytes that a line can take at most: 435 bytes of names at 6 each when all of them are escaped, two rules' names, the
+    # keys, numbers of 20 digits and words of at most 32. It is also PIPE_BUF: a line goes into a pipe whole or not at all.
     LINE_MAX = 4096
 
 
@@ -98,6 +98,24 @@ cdef inline void put_name(Text *text, const char *what, size_t n) noexcept nogil
         put(text, b"null")
     else:
         put_escaped(text, what, n)
+
+
+cdef inline void put_rule(Text *text, const char *what, size_t n) noexcept nogil:
+    """A rule's name needs no escapes: a byte that none can have is a fault of memory, and shown as a question mark."""
+    cdef size_t i
+    cdef uint8_t byte
+    if n == 0:
+        put(text, b"null")
+        return
+    put(text, b'"')
+    for i in range(n):
+        byte = <uint8_t> what[i]
+        if 0x20 <= byte < 0x7f and byte != b'"' and byte != b'\\':
+            text.bytes[text.len] = <char> byte
+        else:
+            text.bytes[text.len] = b"?"
+        text.len += 1
+    put(text, b'"')
 
 
 cdef inline void put_ms(Text *text, uint64_t us) noexcept nogil:

@@ -37,6 +37,8 @@ cdef inline void fold(Table *table, Words5 *words, const char *record) noexcept 
         end, fault = 255, True
     if words.accepts.at[egress_u8(record + RECORD_ACCEPT)] == NULL or egress_u8(record + RECORD_OTHER_LEN) > SIZE_OTHER:
         fault = True
+    if egress_u8(record + RECORD_HELD_BY_LEN) > SIZE_RULE_NAME:
+        fault = True
     if (words.evidences.at[egress_u8(record + RECORD_EVIDENCE)] == NULL
             or egress_u8(record + RECORD_IDENTITY_LEN) > SIZE_IDENTITY):
         fault = True
@@ -88,7 +90,7 @@ cdef inline void render(Text *t, Words5 *words, const char *record) noexcept nog
     put(t, b'","reason":"')
     put_word(t, words.reasons.at[egress_u8(record + RECORD_REASON)])
     put(t, b'","rule":')
-    put_name(t, record + RECORD_RULE_NAME, min(<int> egress_u8(record + RECORD_RULE_LEN), <int> SIZE_RULE_NAME))
+    put_rule(t, record + RECORD_RULE_NAME, min(<int> egress_u8(record + RECORD_RULE_LEN), <int> SIZE_RULE_NAME))
     put(t, b',"rule_line":')
     bit = egress_u32(record + RECORD_RULE_LINE)
     if bit == 0:
@@ -134,6 +136,19 @@ cdef inline void render(Text *t, Words5 *words, const char *record) noexcept nog
     put_step(t, egress_u32(record + RECORD_RESOLVE_US), EGRESS_NONE)
     put(t, b',"connect_ms":')
     put_step(t, egress_u32(record + RECORD_CONNECT_US), EGRESS_NONE)
+    put(t, b',"waited_ms":')
+    put_step(t, egress_u32(record + RECORD_WAITED_US), EGRESS_NONE)
+    put(t, b',"held":')
+    if egress_u8(record + RECORD_HELD_BY_LEN) == 0:
+        put(t, b"null")
+    else:
+        put(t, b'{"by":')
+        put_rule(t, record + RECORD_HELD_BY, min(<int> egress_u8(record + RECORD_HELD_BY_LEN), <int> SIZE_RULE_NAME))
+        put(t, b',"up_ms":')
+        put_ms(t, egress_relaxed(record + RECORD_HELD_UP_NS) // 1000)
+        put(t, b',"down_ms":')
+        put_ms(t, egress_relaxed(record + RECORD_HELD_DOWN_NS) // 1000)
+        put(t, b"}")
     put(t, b',"end":"')
     put_word(t, words.ends.at[egress_u8(record + RECORD_END)])
     put(t, b'","flags":[')

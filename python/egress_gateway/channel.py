@@ -25,6 +25,8 @@ from egress_gateway.messages import (
     ProtocolError,
     Refused,
     Reply,
+    ReportQuery,
+    ReportTold,
     Status,
     StatusQuery,
 )
@@ -37,8 +39,10 @@ STATUS_TIMEOUT: Final = 2.0
 HELLO_TIMEOUT: Final = 10.0
 #: Packets. More unsent ones than this means that the data plane has stopped reading.
 MAX_UNSENT: Final = 32
-#: Descriptors that one packet may carry; the hello has one, everything else none.
+#: Descriptors that one packet may carry; the hello and a report have one, everything else none.
 MAX_FDS: Final = 4
+#: Bytes of the largest report that is read: some hundred for each of the 4,096 classes, and as much of budgets.
+MAX_REPORT: Final = 32 << 20
 
 
 class ChannelClosedError(Exception):
@@ -56,7 +60,7 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._on_event = on_event
         self._next_id = 1
-        self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._waiting: dict[int, asyncio.Future[Reply | bytes]] = {}
         self._unsent: deque[tuple[bytes, Sequence[int]]] = deque()
         self._hello: asyncio.Future[tuple[Hello, int]] = self._loop.create_future()
         self.closed = asyncio.Event()
@@ -71,8 +75,8 @@ class Channel:
     async def install(self, snapshot_fd: int, memo: Memo) -> Installed | Refused:
         """Offers a sealed snapshot. The descriptor stays the caller's."""
         reply = await self._request(Install(id=self._take_id(), memo=memo), (snapshot_fd,), INSTALL_TIMEOUT)
-        if isinstance(reply, Status):
-            raise ProtocolError("the data plane answered an install with a status")
+        if not isinstance(reply, Installed | Refused):
+            raise ProtocolError("the data plane answered an install with something else")
         return reply
 
     async def status(self) -> Status:
@@ -80,6 +84,13 @@ class Channel:
         reply = await self._request(StatusQuery(id=self._take_id()), (), STATUS_TIMEOUT)
         if not isinstance(reply, Status):
             raise ProtocolError("the data plane answered a status query with something else")
+        return reply
+
+    async def report(self) -> bytes:
+        """What the terms of rules have come to, as JSON. Raises ChannelClosedError or TimeoutError."""
+        reply = await self._request(ReportQuery(id=self._take_id()), (), STATUS_TIMEOUT)
+        if not isinstance(reply, bytes):
+            raise ProtocolError("the data plane answered a report query with something else")
         return reply
 
     def close(self) -> None:
@@ -90,7 +101,9 @@ class Channel:
         self._next_id += 1
         return self._next_id - 1
 
-    async def _request(self, message: Install | StatusQuery, fds: Sequence[int], seconds: float) -> Reply:
+    async def _request(
+        self, message: Install | StatusQuery | ReportQuery, fds: Sequence[int], seconds: float
+    ) -> Reply | bytes:
         if self.closed.is_set():
             raise ChannelClosedError("the data plane is gone")
         if len(self._unsent) >= MAX_UNSENT:
@@ -98,7 +111,7 @@ class Channel:
         packet = messages.encode(message)
         # Duplicated, because an unsent packet may outlive the caller's descriptor when the caller gives up.
         own = [os.dup(fd) for fd in fds]
-        future: asyncio.Future[Reply] = self._loop.create_future()
+        future: asyncio.Future[Reply | bytes] = self._loop.create_future()
         self._waiting[message.id] = future
         self._send(packet, own)
         try:
@@ -161,11 +174,11 @@ class Channel:
                 if self._hello.done() or len(fds) != 1:
                     raise ProtocolError("a second hello, or a hello without exactly one descriptor")
                 self._hello.set_result((message, fds.pop()))
-            case Installed() | Refused() | Status():
+            case Installed() | Refused() | Status() | ReportTold():
                 # An unknown id is the late answer to a request that has timed out: nobody waits, nothing is wrong.
                 future = self._waiting.get(message.id)
                 if future is not None and not future.done():
-                    future.set_result(message)
+                    future.set_result(_report(fds) if isinstance(message, ReportTold) else message)
             case _:
                 self._on_event(message)
 
@@ -189,3 +202,10 @@ class Channel:
         if not self._hello.done():
             self._hello.set_exception(reason)
             self._hello.exception()  # marks it as seen: nobody need be waiting for the hello
+
+
+def _report(fds: list[int]) -> bytes:
+    """What is in the one descriptor of a report."""
+    if len(fds) != 1 or (size := os.fstat(fds[0]).st_size) > MAX_REPORT:
+        raise ProtocolError("a report without exactly one descriptor, or a larger one than there can be")
+    return os.pread(fds[0], size, 0)

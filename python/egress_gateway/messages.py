@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 #: Version of the protocol. Raised whenever a message gains, loses or changes a key.
-VERSION: Final = 3
+VERSION: Final = 4
 
 #: Bytes. The largest packet either side sends; the data plane's receive buffer has this size.
 MAX_MESSAGE: Final = 32 * 1024
@@ -127,6 +127,12 @@ class Status(Message, kw_only=True):
     more_listeners: int = 0
 
 
+class ReportTold(Message, kw_only=True, tag="report"):
+    """Answer to `report`, which is in the packet's descriptor."""
+
+    id: int
+
+
 class Reload(Message, kw_only=True):
     """The data plane received SIGHUP."""
 
@@ -139,7 +145,7 @@ class Draining(Message, kw_only=True):
     """The data plane no longer accepts: readiness is over."""
 
 
-Incoming = Hello | Installed | Refused | Status | Reload | Reopen | Draining
+Incoming = Hello | Installed | Refused | Status | ReportTold | Reload | Reopen | Draining
 Reply = Installed | Refused | Status
 Event = Reload | Reopen | Draining
 
@@ -159,11 +165,17 @@ class StatusQuery(Message, kw_only=True, tag="status"):
     id: int
 
 
+class ReportQuery(Message, kw_only=True, tag="report"):
+    """Answered by `report`, with the report (`egress_gateway.report`) in a descriptor."""
+
+    id: int
+
+
 class Drain(Message, kw_only=True):
     """Stop accepting and end when the last flow does. Answered by the event `draining`."""
 
 
-Outgoing = Install | StatusQuery | Drain
+Outgoing = Install | StatusQuery | ReportQuery | Drain
 
 
 class _Envelope(msgspec.Struct):

@@ -17,6 +17,7 @@ import msgspec
 from egress_core import _dataplane
 from egress_core.live import Live
 from egress_core.ring import Reader, Segment
+from egress_gateway import report
 from egress_gateway.admin import sockets
 from egress_gateway.admin.http import Admin
 from egress_gateway.channel import Channel, ChannelClosedError
@@ -206,8 +207,19 @@ class Service:
 
     # ---- what the admin application shows ------------------------------------------------------------------------
 
-    def metrics(self) -> str:
-        return self._metrics.render() if self._metrics is not None else ""
+    async def metrics(self) -> str:
+        if self._metrics is None:
+            return ""
+        told: report.Report | None = None
+        try:
+            told = report.decode(await self._channel.report())
+        except (TimeoutError, ChannelClosedError) as error:
+            # The rest is in shared memory, and whoever scrapes is to see that the data plane is slow.
+            _log.warning("metrics without classes: %s", error)
+        return self._metrics.render(told)
+
+    async def report(self) -> bytes:
+        return await self._channel.report()
 
     def ready(self) -> str | None:
         if self._draining:

@@ -3,6 +3,8 @@ and a class is never so held back that it does not go on."""
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 import threading
 import time
@@ -196,3 +198,65 @@ def test_a_rate_changes_while_connections_go_on(start: Start, serve: Serve) -> N
         begin = time.monotonic()
         wait_for("a lot", lambda: got.between(begin, begin + 60) > 20_000_000)
     assert len(gateway.records()) <= 1
+
+
+BORROWED = r'egress_class_borrowed_bytes_total{link="wan",rule="greedy",direction="down"} (\d+)'
+
+
+def test_links_metrics_and_the_record_say_who_was_held_back(start: Start, serve: Serve) -> None:
+    upstream = serve(flood)
+    port = upstream.port
+    rules = f"""
+  - {{ name: owner, to: ["{A}:{port}"], bandwidth: {{ guarantee: 16 Mbit/s }} }}
+  - {{ name: greedy, to: ["{B}:{port}"], bandwidth: {{ weight: 2 }} }}
+  - {{ name: apart, to: ["c.example"], bandwidth: {{ max: 1 Mbit/s }} }}
+"""
+    gateway = start(policy(port, rules, "wan: { bandwidth: 32 Mbit/s }"))
+    with reading(gateway, "b") as greedy:
+        wait_for("more than a burst", lambda: greedy.total > 2_000_000)
+        told = gateway.egress("links")
+        assert told.returncode == 0 and told.stderr == ""
+        assert re.search(r"^wan, down: [\d.]+ Mbit/s of 32 Mbit/s", told.stdout, re.M)
+        assert re.search(
+            r"^  greedy .* borrows [\d.]+ Mbit/s that nobody is promised, [\d.]+ Mbit/s of owner$", told.stdout, re.M
+        )
+        (link,) = json.loads(gateway.egress("links", "--json", "--seconds", "0.5").stdout)
+        owner, greedy_row, _ = link["classes"]
+        assert greedy_row["flows"] == 1 and owner["flows"] == 0
+        assert 0.5 * 32e6 < greedy_row["down"]["rate"] < 1.2 * 32e6
+        assert owner["down"]["lends"] > 0 == owner["up"]["lends"]
+        metrics = gateway.egress("metrics").stdout
+        (borrowed,) = re.findall(
+            r'egress_class_borrowed_bytes_total{link="wan",rule="greedy",direction="down"} (\d+)', metrics
+        )
+        assert int(borrowed) > 1_000_000
+        assert 'egress_class_flows{link="wan",rule="greedy"} 1\n' in metrics
+    record = gateway.record(name=B)
+    assert record["held"]["by"] == "greedy" and record["held"]["down_ms"] > 100 > record["held"]["up_ms"]
+    # What was counted outlives a reload; when the last connection is gone, nobody is said to wait.
+    gateway.reload(gateway.policy_file.read_text().replace("weight: 2", "weight: 3"))
+
+    def waiting() -> list[str]:
+        text = gateway.egress("metrics").stdout
+        assert int(
+            re.findall(r'egress_class_borrowed_bytes_total{link="wan",rule="greedy",direction="down"} (\d+)', text)[0]
+        )
+        return re.findall(r'egress_class_(?:waiting_)?flows{link="wan",rule="greedy".*} (\d+)', text)
+
+    wait_for("nobody", lambda: waiting() == ["0", "0", "0"])
+
+
+def test_a_worker_that_sleeps_is_not_given_a_part(start: Start, serve: Serve) -> None:
+    """A worker that has served its last waiting connection told nobody, and kept its part of the ceiling."""
+    upstream = serve(flood)
+    rule = f'  - {{ name: r, to: ["{A}:{upstream.port}"], bandwidth: 32 Mbit/s }}'
+    gateway = start(policy(upstream.port, rule, workers=4))
+    for _ in range(12):
+        with reading(gateway, "a") as got:
+            wait_for("more than a burst", lambda: got.total > 200_000)
+    with reading(gateway, "a") as alone:
+        time.sleep(0.3)
+        begin = time.monotonic()
+        wait_for("its rate", lambda: alone.between(begin, begin + 60) > 4_000_000, 30)
+        # The whole of it, and not the half that another worker's leaves.
+        assert time.monotonic() - begin < 4_000_000 / (32 * MBIT) * 1.6

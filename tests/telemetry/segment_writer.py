@@ -29,7 +29,8 @@ FORMATS = {
     "bytes_down": "<Q", "first_bytes_us": "<I", "resolve_us": "<I", "connect_us": "<I", "rule_line": "<I",
     "source_port": "<H", "upstream_port": "<H", "peer_port": "<H", "port": "<H", "verdict": "<B", "reason": "<B",
     "end": "<B", "accept": "<B", "listener": "<H", "flags": "<I", "rule": "<I", "name_len": "<B", "rule_len": "<B",
-    "listener_len": "<B", "other_len": "<B", "stage": "<B", "evidence": "<B", "identity_len": "<B",
+    "listener_len": "<B", "other_len": "<B", "held_up_ns": "<Q", "held_down_ns": "<Q", "waited_us": "<I",
+    "held_by_len": "<B", "stage": "<B", "evidence": "<B", "identity_len": "<B",
 }  # fmt: skip
 
 
@@ -47,11 +48,12 @@ def record(flow_id: int, **fields: Any) -> bytes:
         "bytes_down": 1000, "first_bytes_us": 300, "resolve_us": NONE, "connect_us": 900, "rule_line": 12,
         "source_port": 40000, "upstream_port": 443, "port": 443, "verdict": 1, "reason": 1, "end": 1, "accept": 1,
         "source": "10.0.0.9", "upstream": "192.0.2.7", "peer": None, "name": b"api.example.com", "rule_name": b"web",
-        "listener_name": b"tls", "other": b"", "evidence": 0, "identity": b"",
+        "listener_name": b"tls", "other": b"", "evidence": 0, "identity": b"", "held_up_ns": 0, "held_down_ns": 0,
+        "waited_us": NONE, "held_by": b"",
     } | fields  # fmt: skip
     out = bytearray(AT["size.record"])
     for text, length in (("name", "name_len"), ("rule_name", "rule_len"), ("listener_name", "listener_len"),
-                         ("other", "other_len"), ("identity", "identity_len")):  # fmt: skip
+                         ("other", "other_len"), ("identity", "identity_len"), ("held_by", "held_by_len")):  # fmt: skip
         values.setdefault(length, len(values[text]))
         out[AT[f"record.{text}"] : AT[f"record.{text}"] + len(values[text])] = values[text]
     for end in ("source", "upstream", "peer"):
@@ -76,7 +78,7 @@ class SegmentWriter:
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         self.map = mmap.mmap(self.fd, self.size)
         self.map[0:8] = b"EGRESSTM"
-        for key, value in (("version", 4), ("header_size", 4096), ("record_size", AT["size.record"]),
+        for key, value in (("version", 5), ("header_size", 4096), ("record_size", AT["size.record"]),
                            ("live_slot_size", 256), ("workers", workers), ("ring_capacity", ring),
                            ("live_capacity", live)):  # fmt: skip
             self.put(f"header.{key}", value, "<I")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from egress_gateway.report import Class, Link, Report, Way
 from egress_gateway.telemetry import metrics
 from egress_gateway.telemetry.log import DecisionLog
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,7 +12,7 @@ from egress_core.live import Live
 from egress_core.ring import Reader, Segment
 
 
-def render(writer: SegmentWriter) -> dict[tuple[str, ...], float]:
+def render(writer: SegmentWriter, told: Report | None = None) -> dict[tuple[str, ...], float]:
     segment = Segment(writer.fd)
     reader = Reader(segment, VOCABULARY, log=False)
     reader.drain(1000)
@@ -20,7 +21,7 @@ def render(writer: SegmentWriter) -> dict[tuple[str, ...], float]:
     counters = {"worker": list(metrics.WORKER), "resolver": list(metrics.RESOLVER)}
     text = metrics.Metrics(
         segment, reader, Live(segment, VOCABULARY), DecisionLog(reader, "off"), counters, state
-    ).render()
+    ).render(told)
     out = {}
     for family in text_string_to_metric_families(text):
         assert family.documentation and family.type != "unknown", family.name
@@ -47,3 +48,30 @@ def test_prometheus_reads_it() -> None:
 def test_the_reference_is_up_to_date() -> None:
     page = Path(__file__).parents[2] / "docs/reference/metrics.md"
     assert page.read_text() == metrics.reference(), "write metrics.reference() to docs/reference/metrics.md"
+
+
+def test_classes_are_told_with_what_they_borrowed_and_how_long_they_held_back() -> None:
+    def way(count: int) -> Way:
+        return Way(bytes=count, borrowed=count // 2, waiting=3, allowed=None, held=[2, 1, 4], held_ns=9_000_000_000)
+
+    def one(rule: str, count: int, most: int | None = None) -> Class:
+        return Class(
+            rule=rule, link="internet", max=most, guarantee=8000, priority="high", weight=1, share_by="source",
+            flows=5, up=way(count), down=way(2 * count),
+        )  # fmt: skip
+
+    many = [one(f"r{n}", 10, 16_000) for n in range(metrics.MOST_CLASSES + 2)]
+    told = Report(at_ns=1, links=[Link(name="internet", bandwidth=80_000)], classes=many, held_bounds_ms=[1, 500])
+    got = render(SegmentWriter(), told)
+    assert got["egress_link_bandwidth_bytes_per_second", "internet"] == 10_000
+    assert got["egress_class_max_bytes_per_second", "internet", "r0"] == 2000
+    assert got["egress_class_bytes_total", "internet", "r255", "down"] == 20
+    assert got["egress_class_borrowed_bytes_total", "internet", "r0", "up"] == 5
+    assert got["egress_class_waiting_flows", "internet", "r0", "up"] == 3
+    assert got["egress_class_held_seconds_bucket", "internet", "r0", "up", "0.5"] == 3
+    assert got["egress_class_held_seconds_count", "internet", "r0", "up"] == 7
+    assert got["egress_class_held_seconds_sum", "internet", "r0", "up"] == 9
+    # Those beyond the limit are there together.
+    assert got["egress_class_bytes_total", "", "other", "down"] == 40
+    assert got["egress_class_held_seconds_count", "", "other", "up"] == 14
+    assert ("egress_class_bytes_total", "internet", "r256", "down") not in got

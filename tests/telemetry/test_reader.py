@@ -47,7 +47,8 @@ def test_a_line_has_every_field() -> None:
     reader = attach(writer)
     writer.push(record(0xABC, name=b'a"\\\n\xff', flags=1 | 16, start_unix_ns=951_782_399_000_000_001, upstream=None,
                        source="2001:db8::1", peer="192.0.2.9", peer_port=7, other=b"x.example", evidence=2,
-                       identity=b"al\xefce\x1b"))  # fmt: skip
+                       identity=b"al\xefce\x1b", waited_us=2_000_500, held_by=b'sl"w', held_up_ns=1_500_000,
+                       held_down_ns=7))  # fmt: skip
     line = json.loads(reader.encode(1))
     assert line == {
         "time": "2000-02-28T23:59:59.000000001Z", "decision": "0000000000000abc", "verdict": "allow", "reason": "rule",
@@ -55,7 +56,8 @@ def test_a_line_has_every_field() -> None:
         "source": {"ip": "2001:db8::1", "port": 40000}, "peer": {"ip": "192.0.2.9", "port": 7},
         "evidence": "login", "identity": "al\u00efce\x1b", "name": 'a"\\\n\xff', "port": 443, "upstream": None,
         "bytes_up": 100, "bytes_down": 1000, "duration_ms": 1.5, "first_bytes_ms": 0.3, "resolve_ms": None,
-        "connect_ms": 0.9, "end": "closed", "flags": ["ech", "spliced"], "other_name": "x.example",
+        "connect_ms": 0.9, "waited_ms": 2000.5, "held": {"by": "sl?w", "up_ms": 1.5, "down_ms": 0.0},
+        "end": "closed", "flags": ["ech", "spliced"], "other_name": "x.example",
     }  # fmt: skip
 
 
@@ -89,7 +91,7 @@ def test_random_records_and_positions_never_crash() -> None:
         reader = attach(writer)
         for worker in (0, 1):
             at = writer.control(worker)
-            writer.map[at + 4096 : at + 4096 + 8 * 640] = rng.randbytes(8 * 640)
+            writer.map[at + 4096 : at + 4096 + 8 * AT["size.record"]] = rng.randbytes(8 * AT["size.record"])
             for key in ("ring.head", "ring.tail"):
                 writer.put(key, rng.choice([rng.getrandbits(64), rng.randrange(12)]), base=at)
         reader.drain(100)
@@ -117,7 +119,7 @@ def test_impossible_values_are_faults() -> None:
 def test_longest_line_fits() -> None:
     writer = SegmentWriter()
     reader = attach(writer)
-    writer.push(b"\xff" * 640)
+    writer.push(b"\xff" * AT["size.record"])
     line = reader.encode(1)
     assert json.loads(line)["name"] == "\xff" * 255 and len(line) <= LINE_BYTES
 

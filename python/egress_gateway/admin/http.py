@@ -29,14 +29,15 @@ INDEX: Final = """egress gateway
 /healthz   200 while the control plane runs
 /readyz    200 while the data plane serves a policy and is not draining
 
-status, flows and reload are on the control socket: egress status, egress flows, egress reload
+status, flows, links and reload are on the control socket: egress status, egress flows, egress links, egress reload
 """
 
 
 class Service(Protocol):
     """What the application shows and does."""
 
-    def metrics(self) -> str: ...
+    async def metrics(self) -> str: ...
+    async def report(self) -> bytes: ...
     def ready(self) -> str | None:
         """Why not, or None."""
 
@@ -68,6 +69,7 @@ class Admin:
         if control:
             app.router.add_get("/status", self._status)
             app.router.add_get("/flows", self._flows)
+            app.router.add_get("/report", self._report)
             app.router.add_post("/reload", self._reload)
         runner = web.AppRunner(
             app,
@@ -103,7 +105,7 @@ class Admin:
         return web.Response(text=INDEX)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._service.metrics().encode(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=(await self._service.metrics()).encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _health(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -114,6 +116,9 @@ class Admin:
 
     async def _status(self, _request: web.Request) -> web.Response:
         return await _answer(self._service.status)
+
+    async def _report(self, _request: web.Request) -> web.Response:
+        return await _answer(self._service.report)
 
     async def _flows(self, request: web.Request) -> web.Response:
         text = request.query.get("limit", "1000")
@@ -138,4 +143,5 @@ async def _answer(ask: Callable[[], Awaitable[Any]]) -> web.Response:
 
 
 def _json(value: Any, status: int) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+    body = value if isinstance(value, bytes) else msgspec.json.encode(value)
+    return web.Response(body=body, status=status, content_type="application/json")

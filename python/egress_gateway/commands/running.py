@@ -7,6 +7,7 @@ import ipaddress
 import json
 import sys
 import time
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from egress_gateway import client, places
@@ -60,12 +61,13 @@ def add_flows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=1000, metavar="N", help="at most so many (1000)")
 
 
-def _socket(arguments: argparse.Namespace) -> str:
+def control(arguments: argparse.Namespace) -> str:
+    """The control socket that is meant."""
     return arguments.control or places.control_socket()
 
 
 def status(arguments: argparse.Namespace) -> int:
-    code, told = client.ask_json(_socket(arguments), "GET", "/status")
+    code, told = client.ask_json(control(arguments), "GET", "/status")
     if arguments.json:
         print(json.dumps(told))
     elif code == 200:
@@ -110,7 +112,7 @@ def _status_lines(told: dict[str, Any]) -> list[str]:
 
 
 def reload(arguments: argparse.Namespace) -> int:
-    code, told = client.ask_json(_socket(arguments), "POST", "/reload")
+    code, told = client.ask_json(control(arguments), "POST", "/reload")
     if arguments.json:
         print(json.dumps(told))
     elif code == 200:
@@ -126,7 +128,7 @@ def reload(arguments: argparse.Namespace) -> int:
 
 
 def metrics(arguments: argparse.Namespace) -> int:
-    code, body = client.ask(_socket(arguments), "GET", "/metrics")
+    code, body = client.ask(control(arguments), "GET", "/metrics")
     sys.stdout.write(body.decode())
     return 0 if code == 200 else 1
 
@@ -142,7 +144,7 @@ def flows(arguments: argparse.Namespace) -> int:
         return 2
     # The filter is applied here, so all flows are asked for when there is one.
     ask_for = 100_000 if network or arguments.name else min(arguments.limit, 100_000)
-    code, rows = client.ask_json(_socket(arguments), "GET", f"/flows?limit={ask_for}")
+    code, rows = client.ask_json(control(arguments), "GET", f"/flows?limit={ask_for}")
     if code != 200:
         print(rows.get("error", "not well"), file=sys.stderr)
         return 1
@@ -180,8 +182,17 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
                 row["decision"],
             )
         )
+    return columns(cells)
+
+
+def columns(cells: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> list[str]:
+    """Cells of one width in each column; those of the columns in `right`, numbers, end below each other."""
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    place = [str.rjust if column in right else str.ljust for column in range(len(widths))]
+    return [
+        "  ".join(put(cell, width) for put, cell, width in zip(place, line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
 
 
 def age(seconds: float) -> str:

@@ -24,13 +24,15 @@ def sample(name: str, labels: Mapping[str, str], value: float | int) -> str:
     return f"{name}{{{inside}}} {value}\n" if inside else f"{name} {value}\n"
 
 
-def histogram(name: str, bounds_us: Sequence[int], buckets: Sequence[int], sum_us: int) -> Iterable[str]:
+def histogram(
+    name: str, bounds_us: Sequence[int], buckets: Sequence[int], sum_us: float, labels: Mapping[str, str] | None = None
+) -> Iterable[str]:
     """Microseconds in, seconds out; `buckets` has one more than `bounds_us`, and is not cumulative."""
-    running = 0
+    running, labels = 0, labels or {}
     for bound, count in zip(bounds_us, buckets, strict=False):
         running += count
-        yield sample(f"{name}_bucket", {"le": repr(bound / 1e6)}, running)
+        yield sample(f"{name}_bucket", {**labels, "le": repr(bound / 1e6)}, running)
     running += buckets[-1]
-    yield sample(f"{name}_bucket", {"le": "+Inf"}, running)
-    yield sample(f"{name}_sum", {}, sum_us / 1e6)
-    yield sample(f"{name}_count", {}, running)
+    yield sample(f"{name}_bucket", {**labels, "le": "+Inf"}, running)
+    yield sample(f"{name}_sum", labels, sum_us / 1e6)
+    yield sample(f"{name}_count", labels, running)

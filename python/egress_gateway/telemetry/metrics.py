@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from egress_core.live import Live, resolver_counters, worker_counters
 from egress_core.ring import DURATION_BOUNDS_US, STEP_BOUNDS_US, Reader, Segment
+from egress_gateway.report import DIRECTIONS, Report
 from egress_gateway.telemetry import exposition
 from egress_gateway.telemetry.log import DecisionLog
 
@@ -186,6 +187,25 @@ RESOLVER: Final[Mapping[str, Metric]] = {
         "egress_dns_named_flows_total", "counter", (), "Captured connections to an address that their source was told."
     ),
 }
+_CLASS = ("link", "rule", "direction")
+#: What the data plane reports of links and of classes, which are the rules with `bandwidth`.
+SHAPING: Final[tuple[Metric, ...]] = (
+    Metric("egress_link_bandwidth_bytes_per_second", "gauge", ("link",), "What a link has, in each direction."),
+    Metric("egress_class_max_bytes_per_second", "gauge", ("link", "rule"), "The ceiling of a class; none, no sample."),
+    Metric("egress_class_guarantee_bytes_per_second", "gauge", ("link", "rule"), "What a class is promised."),
+    Metric("egress_class_flows", "gauge", ("link", "rule"), "Connections of a class that are open."),
+    Metric("egress_class_bytes_total", "counter", _CLASS, "Bytes that a class has sent; its rate is theirs."),
+    Metric("egress_class_borrowed_bytes_total", "counter", _CLASS, "Those of them beyond its guarantee on its link."),
+    Metric("egress_class_waiting_flows", "gauge", _CLASS, "Connections of a class that wait for their turn to send."),
+    Metric(
+        "egress_class_held_seconds",
+        "histogram",
+        _CLASS,
+        "How long connections waited for a turn to send: the delay that a class adds. Nothing is ever dropped.",
+    ),
+)
+#: Classes with labels of their own, in the order of the policy; those behind are `other` together.
+MOST_CLASSES: Final = 256
 
 
 @dataclass
@@ -208,8 +228,8 @@ class Metrics:
         self._segment, self._reader, self._live, self._log, self._state = segment, reader, live, log, state
         self._worker_words, self._resolver_words = counters["worker"], counters["resolver"]
 
-    def render(self) -> str:
-        """The text that `/metrics` answers."""
+    def render(self, report: Report | None) -> str:
+        """The text that `/metrics` answers; without a report it says nothing of classes."""
         out: list[str] = []
         histograms = {f"egress_{'flow_' if key == 'duration' else ''}{key}_seconds": value
                       for key, value in self._reader.histograms().items()}  # fmt: skip
@@ -223,6 +243,8 @@ class Metrics:
             for labels, value in samples[metric.name]:
                 out.append(exposition.sample(metric.name, dict(zip(metric.labels, labels, strict=True)), value))
         out.extend(self._pages())
+        if report is not None:
+            out.extend(_shaping(report))
         return "".join(out)
 
     def _samples(self) -> dict[str, list[Sample]]:
@@ -279,6 +301,37 @@ class Metrics:
                 yield exposition.sample(metric.name, {}, resolver[word] * scale)
 
 
+def _shaping(report: Report) -> Iterator[str]:
+    bounds_us = [bound * 1000 for bound in report.held_bounds_ms]
+    samples: dict[str, Counter[tuple[str, ...]]] = {metric.name: Counter() for metric in SHAPING}
+    held: dict[tuple[str, ...], tuple[list[int], int]] = {}
+    for link in report.links:
+        samples["egress_link_bandwidth_bytes_per_second"][link.name,] = link.bandwidth // 8
+    for place, one in enumerate(report.classes):
+        own = place < MOST_CLASSES
+        labels: tuple[str, ...] = (one.link or "", one.rule) if own else ("", "other")
+        samples["egress_class_flows"][labels] += one.flows
+        samples["egress_class_guarantee_bytes_per_second"][labels] += one.guarantee // 8
+        if one.max is not None and own:
+            samples["egress_class_max_bytes_per_second"][labels] = one.max // 8
+        for direction in DIRECTIONS:
+            way, key = one.way(direction), (*labels, direction)
+            samples["egress_class_bytes_total"][key] += way.bytes
+            samples["egress_class_borrowed_bytes_total"][key] += way.borrowed
+            samples["egress_class_waiting_flows"][key] += way.waiting
+            buckets, ns = held.get(key, ([0] * len(way.held), 0))
+            held[key] = ([a + b for a, b in zip(buckets, way.held, strict=True)], ns + way.held_ns)
+    for metric in SHAPING:
+        yield exposition.head(metric.name, metric.kind, metric.help)
+        if metric.kind == "histogram":
+            for key, (buckets, ns) in held.items():
+                named = dict(zip(metric.labels, key, strict=True))
+                yield from exposition.histogram(metric.name, bounds_us, buckets, ns / 1000, named)
+            continue
+        for key, value in samples[metric.name].items():
+            yield exposition.sample(metric.name, dict(zip(metric.labels, key, strict=True)), value)
+
+
 def reference() -> str:
     """The text of docs/reference/metrics.md."""
     lines = [
@@ -290,7 +343,7 @@ def reference() -> str:
         "| metric | type | labels | meaning |",
         "|---|---|---|---|",
     ]
-    for metric in (*METRICS, *WORKER.values(), *RESOLVER.values()):
+    for metric in (*METRICS, *WORKER.values(), *RESOLVER.values(), *SHAPING):
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
     return "\n".join(lines) + "\n"

@@ -3,7 +3,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use egress_flowlog::{Geometry, NONE_U32, Record, Segment, layout};
+use egress_flowlog::{Delays, Geometry, NONE_U32, Record, Segment, layout};
 use egress_policy::{Accept, End, Evidence, Reason, Verdict};
 
 const RECORDS: u64 = 16_384;
@@ -44,6 +44,7 @@ fn main() {
         other: b"",
         evidence: Evidence::Address,
         identity: b"",
+        delays: Delays::default(),
     };
     let start = Instant::now();
     for round in 1..=ROUNDS {

@@ -3,14 +3,14 @@
 /// `b"EGRESSTM"` read as a little-endian word.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"EGRESSTM");
 /// Raised with every change of an offset, a size or a meaning.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 pub const HEADER_SIZE: usize = 4096;
 /// One page per worker (and one for the resolver), so that no two writers share a cache line.
 pub const COUNTER_PAGE: usize = 4096;
 /// The ring's positions, on a page of their own.
 pub const RING_CONTROL: usize = 4096;
-/// Ten cache lines.
-pub const RECORD_SIZE: usize = 640;
+/// Twelve cache lines.
+pub const RECORD_SIZE: usize = 768;
 pub const LIVE_SLOT_SIZE: usize = 256;
 /// Bytes of the totals table, which only the control plane reads and writes; it lives here to survive that process.
 pub const TOTALS_SIZE: usize = 4 << 20;
@@ -58,7 +58,9 @@ offsets! {
         NAME_LEN = 116 "name_len", RULE_LEN = 117 "rule_len", LISTENER_LEN = 118 "listener_len",
         OTHER_LEN = 119 "other_len", NAME = 120 "name", RULE_NAME = 376 "rule_name", LISTENER_NAME = 440 "listener_name",
         OTHER = 472 "other", EVIDENCE = 512 "evidence", IDENTITY_LEN = 513 "identity_len",
-        PEER_PORT = 514 "peer_port", PEER = 516 "peer", IDENTITY = 532 "identity",
+        PEER_PORT = 514 "peer_port", PEER = 516 "peer", IDENTITY = 532 "identity", HELD_UP_NS = 640 "held_up_ns",
+        HELD_DOWN_NS = 648 "held_down_ns", WAITED_US = 656 "waited_us", HELD_BY_LEN = 660 "held_by_len",
+        HELD_BY = 664 "held_by",
     }
 }
 

@@ -13,6 +13,6 @@ mod segment;
 
 pub use counters::{Counters, ResolverCounter, WorkerCounter};
 pub use live::{LiveFlow, LiveTable};
-pub use record::{NONE_U32, Record, flags};
+pub use record::{Delays, NONE_U32, Record, flags};
 pub use ring::Ring;
 pub use segment::{Geometry, Segment, WorkerArea};

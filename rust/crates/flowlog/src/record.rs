@@ -57,6 +57,24 @@ pub struct Record<'a> {
     /// The strongest that the source is known by, and the identity behind it.
     pub evidence: Evidence,
     pub identity: &'a [u8],
+    pub delays: Delays<'a>,
+}
+
+/// What the rule's bounds cost the flow.
+#[derive(Debug, Clone, Copy)]
+pub struct Delays<'a> {
+    /// How long it waited until there was room for one more connection; `NONE_U32` where it did not.
+    pub waited_us: u32,
+    /// How long it waited for its turns to send, up and down.
+    pub held_ns: [u64; 2],
+    /// In which class the last time; empty where it did not.
+    pub held_by: &'a [u8],
+}
+
+impl Default for Delays<'_> {
+    fn default() -> Self {
+        Self { waited_us: NONE_U32, held_ns: [0; 2], held_by: b"" }
+    }
 }
 
 /// 16 bytes of an address, IPv4 as `::ffff:a.b.c.d`.
@@ -118,6 +136,11 @@ impl Record<'_> {
             put_text(&mut b, at::LISTENER_NAME, layout::LISTENER_NAME_ROOM, self.listener_name);
         b[at::OTHER_LEN] = put_text(&mut b, at::OTHER, layout::OTHER_ROOM, self.other);
         b[at::EVIDENCE] = self.evidence as u8;
+        let Delays { waited_us, held_ns: [up, down], held_by } = self.delays;
+        put!(b, at::HELD_UP_NS, up);
+        put!(b, at::HELD_DOWN_NS, down);
+        put!(b, at::WAITED_US, waited_us);
+        b[at::HELD_BY_LEN] = put_text(&mut b, at::HELD_BY, layout::RULE_NAME_ROOM, held_by);
         b[at::IDENTITY_LEN] = put_text(&mut b, at::IDENTITY, layout::IDENTITY_ROOM, self.identity);
         b
     }

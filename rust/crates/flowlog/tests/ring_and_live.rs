@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use egress_flowlog::{Geometry, LiveFlow, NONE_U32, Record, Segment, layout};
+use egress_flowlog::{Delays, Geometry, LiveFlow, NONE_U32, Record, Segment, layout};
 use egress_policy::{Accept, End, Evidence, Reason, Stage, Verdict};
 
 const GEOMETRY: Geometry = Geometry { workers: 2, ring_capacity: 4, live_capacity: 3 };
@@ -52,6 +52,7 @@ fn record(flow_id: u64) -> Record<'static> {
         other: &[b'x'; 99],
         evidence: Evidence::Login,
         identity: &[b'u'; 150],
+        delays: Delays { waited_us: 13, held_ns: [14, 15], held_by: b"slow" },
     }
 }
 
@@ -95,6 +96,11 @@ fn a_record_is_placed_as_the_layout_says() {
     assert_eq!(field(layout::record::OTHER, 40), [b'x'; 40]);
     assert_eq!(field(layout::record::EVIDENCE, 2), [Evidence::Login as u8, 108]);
     assert_eq!(field(layout::record::IDENTITY, 108), [b'u'; 108]);
+    for (at, value) in [(layout::record::HELD_UP_NS, 14), (layout::record::HELD_DOWN_NS, 15)] {
+        assert_eq!(field(at, 8), u64::to_le_bytes(value));
+    }
+    assert_eq!(field(layout::record::WAITED_US, 5), [13, 0, 0, 0, 4]);
+    assert_eq!(field(layout::record::HELD_BY, 4), b"slow");
     assert_eq!(field(layout::record::PEER_PORT, 2), 7u16.to_le_bytes());
     assert_eq!(field(layout::record::PEER + 12, 4), [192, 0, 2, 9]);
 }

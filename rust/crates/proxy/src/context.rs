@@ -230,7 +230,8 @@ impl Context {
     /// Takes back what a flow that ends still had on loan.
     pub(crate) fn reclaim(&mut self, flow: &mut Flow) {
         if let Some(beside) = &mut flow.beside {
-            self.shaper.leave(&mut beside.shaped);
+            let now_ns = self.recorder.now_ns.get();
+            self.shaper.leave(&mut beside.shaped, &mut beside.held_back, now_ns);
         }
         match &mut flow.work {
             Work::Relay(relay) => {

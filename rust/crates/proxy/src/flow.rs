@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use egress_flowlog::{Counters, LiveFlow, LiveTable, NONE_U32, Record, Ring, WorkerCounter, flags};
+use egress_flowlog::{
+    Counters, Delays, LiveFlow, LiveTable, NONE_U32, Record, Ring, WorkerCounter, flags,
+};
 use egress_front::{Introduced, WorkerEnd};
 use egress_hello::http::Preference;
 use egress_hello::name::Host;
@@ -17,7 +19,7 @@ use crate::installed::{InForce, Installed};
 use crate::limits::{Entered, Held, OfSource};
 use crate::pool::Buffer;
 use crate::relay::{Direction, Edge, Exchange, Peer, Requests};
-use crate::shape::Shaped;
+use crate::shape::{HeldBack, Shaped};
 use crate::silence::Silence;
 use crate::steps::Waiting;
 
@@ -174,6 +176,7 @@ pub(crate) struct Beside {
     pub unread: Option<&'static str>,
     /// Of one whose rule has `bandwidth`.
     pub shaped: Option<Box<Shaped>>,
+    pub held_back: HeldBack,
     /// Its place among those of its source, of one whose rule bounds each source.
     pub held: Option<OfSource>,
     /// How long it has waited until its rule had room.
@@ -423,6 +426,7 @@ impl Flow {
         self.hold(None);
         if let Some(beside) = &mut self.beside {
             beside.waited_ns = 0;
+            beside.held_back = HeldBack::default();
         }
         self.judge = None;
         self.work = Work::Hear(first_bytes);
@@ -449,13 +453,22 @@ impl Flow {
         let listener = policy.listener(self.listener);
         let (bytes_up, bytes_down) = self.moved();
         let name = self.name();
+        let now_ns = self.recorder.now_ns.get();
+        let mut delays = Delays::default();
+        if let Some(beside) = &self.beside {
+            if beside.waited_ns > 0 {
+                delays.waited_us = u32::try_from(beside.waited_ns / 1000).unwrap_or(NONE_U32 - 1);
+            }
+            delays.held_ns = beside.held_back.ns;
+            delays.held_by = beside.held_back.by.as_deref().unwrap_or_default().as_bytes();
+        }
         let spliced =
             matches!(&self.work, Work::Relay(relay) if relay.up.spliced || relay.down.spliced);
         let record = Record {
             flow_id: self.id,
             generation: self.generation,
             start_unix_ns: self.start_unix_ns(),
-            duration_ns: self.recorder.now_ns.get().saturating_sub(self.start_ns),
+            duration_ns: now_ns.saturating_sub(self.start_ns),
             bytes_up,
             bytes_down,
             first_bytes_us: self.first_bytes_us,
@@ -479,6 +492,7 @@ impl Flow {
             other: self.other.as_deref().unwrap_or_default().as_bytes(),
             evidence: self.caller().evidence,
             identity: self.shown_text(),
+            delays,
         };
         self.recorder.ring.borrow_mut().push(&record);
     }

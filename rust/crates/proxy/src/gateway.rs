@@ -21,6 +21,7 @@ use crate::installed::{Installed, needs_restart};
 use crate::log;
 use crate::message::{FromControl, Received, Refusal, ToControl, VERSION, WorkerStatus};
 use crate::options::Options;
+use crate::report;
 use crate::running::{MAX_FLOWS, MAX_WORKERS, OTHER_AREAS, Running, worker_count};
 use crate::worker::Mail;
 
@@ -373,8 +374,18 @@ impl Gateway {
                 }
                 self.control.send(answer, &[]);
             }
+            FromControl::Report { id } => self.report(id),
             FromControl::Status { id } => self.control.send(self.status(id), &[]),
             FromControl::Drain { .. } => self.drain(),
+        }
+    }
+
+    fn report(&self, id: u64) {
+        let Some(running) = &self.running else { return };
+        let at_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        match report::seal(&running.installed, at_ns) {
+            Ok(fd) => self.control.send(ToControl::Report { id }, &[fd.as_fd()]),
+            Err(error) => log::warn(&format!("no report for the control plane: {error}")),
         }
     }
 

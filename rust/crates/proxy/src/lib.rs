@@ -23,6 +23,7 @@ mod options;
 mod pool;
 mod refuse;
 mod relay;
+mod report;
 mod resolver;
 mod running;
 mod shape;

@@ -6,7 +6,7 @@ use egress_sys::MAX_MESSAGE;
 use serde::{Deserialize, Serialize};
 
 /// Raised when a message changes its meaning; both sides refuse another version.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 #[derive(Debug, Serialize)]
 struct Sent<'a> {
@@ -60,6 +60,10 @@ pub(crate) enum ToControl<'a> {
         /// Workers and listeners that found no room.
         more_workers: usize,
         more_listeners: usize,
+    },
+    /// Carries the report.
+    Report {
+        id: u64,
     },
     /// SIGHUP.
     Reload {},
@@ -158,6 +162,10 @@ pub(crate) enum FromControl {
         memo: serde_json::Value,
     },
     Status {
+        id: u64,
+    },
+    /// What the terms of rules have come to.
+    Report {
         id: u64,
     },
     Drain {},

@@ -1,91 +1,22 @@
 //! Shaping: what the policy says of links and classes as plans that all workers share, and a worker's gates of them.
 
-use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+mod plans;
 
-use egress_policy::{Identity, Shaping, ShareBy, Snapshot};
-use egress_shape::{Bounds, Gate, Nanos, PERIOD, Pace, Plan, Turn};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use egress_policy::{Identity, ShareBy};
+use egress_shape::{Gate, Nanos, PERIOD, Pace, Turn};
+
+pub(crate) use self::plans::{HELD_BOUNDS_MS, Placed, Plans, Waits};
+use self::plans::{Totals, place_of};
 
 /// Directions, as places in pairs.
 pub(crate) const UP: usize = 0;
 pub(crate) const DOWN: usize = 1;
-/// Cells in which the waiting flows of sources are counted over all workers. Two sources in one cell count as if each had
-/// the other's flows as well, so this is more than there are sources that wait.
-const CELLS: usize = 1 << 16;
-
-/// A class as the workers know it.
-#[derive(Debug)]
-struct Placed {
-    /// Its rule's name, by which it stays the same in the next policy.
-    name: Box<str>,
-    plan: usize,
-    /// Its place there.
-    index: usize,
-    share_by: ShareBy,
-}
-
-/// The links of one policy with their classes, shared by all workers.
-#[derive(Debug)]
-pub(crate) struct Plans {
-    /// One of each link, and a last one for classes without a link; up and down.
-    links: Vec<[Plan; 2]>,
-    classes: Vec<Placed>,
-    /// Waiting flows by source, up and down, where sources may have flows in several workers.
-    waiting: Option<[Box<[AtomicU32]>; 2]>,
-    /// Where a source is counted is not for it to choose. The same for all policies: so are its flows.
-    keys: RandomState,
-}
-
-fn bytes(bits: u64) -> f64 {
-    bits as f64 / 8.0
-}
-
-impl Plans {
-    pub(crate) fn new(snapshot: &Snapshot, workers: usize, before: Option<&Self>) -> Self {
-        let Shaping { links, classes } = snapshot.shaping();
-        let mut bounds: Vec<Vec<Bounds>> = vec![Vec::new(); links.len() + 1];
-        let mut placed = Vec::with_capacity(classes.len());
-        for class in classes {
-            let plan = class.link.unwrap_or(links.len());
-            let name = snapshot.rule(class.rule()).map_or("", |rule| rule.name).into();
-            let index = bounds[plan].len();
-            placed.push(Placed { name, plan, index, share_by: class.share_by });
-            bounds[plan].push(Bounds {
-                guarantee: bytes(class.guarantee),
-                ceiling: class.max.map_or(f64::INFINITY, bytes),
-                priority: class.priority as u8,
-                weight: class.weight.into(),
-            });
-        }
-        let capacity = links.iter().map(|link| bytes(link.bandwidth)).chain([f64::INFINITY]);
-        let plan = |(capacity, bounds): (f64, Vec<Bounds>)| {
-            [Plan::new(capacity, bounds.clone(), workers), Plan::new(capacity, bounds, workers)]
-        };
-        let links = capacity.zip(bounds).map(plan).collect();
-        let shared = placed.iter().any(|class| class.share_by == ShareBy::Source) && workers > 1;
-        let cells = || (0..CELLS).map(|_| AtomicU32::new(0)).collect();
-        let waiting = shared.then(|| [cells(), cells()]);
-        let keys = before.map_or_else(RandomState::new, |before| before.keys.clone());
-        Self { links, classes: placed, waiting, keys }
-    }
-}
-
-impl Plans {
-    /// The key of a source's share in a class; `None` where each connection has one.
-    fn source(&self, class: u32, ip: IpAddr, identity: Option<&Identity>) -> Option<u64> {
-        let class = self.classes.get(class as usize)?;
-        let share = match identity.and_then(Identity::strongest) {
-            Some(identity) => self.keys.hash_one((&class.name, identity)),
-            None => self.keys.hash_one((&class.name, ip)),
-        };
-        (class.share_by == ShareBy::Source).then_some(share)
-    }
-}
-
 /// What shaping knows of a flow whose rule has `bandwidth`.
 #[derive(Debug)]
 pub(crate) struct Shaped {
@@ -94,14 +25,28 @@ pub(crate) struct Shaped {
     paces: [Pace; 2],
     /// Since when it waits for its turn.
     waits_since: [Nanos; 2],
-    /// How long it was held back in all.
-    pub held_ns: Nanos,
+}
+
+/// How long a flow was held back, up and down, and by whose class the last time.
+#[derive(Debug, Default)]
+pub(crate) struct HeldBack {
+    pub ns: [Nanos; 2],
+    pub by: Option<Rc<str>>,
+}
+
+/// What other threads have been told of a gate.
+#[derive(Debug, Default)]
+struct Told {
+    sent: u64,
+    waiting: u32,
+    /// By cell.
+    sources: HashMap<usize, u32>,
 }
 
 /// A worker's gates of one class.
 #[derive(Debug)]
 struct Class {
-    name: Box<str>,
+    name: Rc<str>,
     gates: [Gate; 2],
     /// Bytes that the gates had let through when the plan was new.
     before: [u64; 2],
@@ -110,8 +55,52 @@ struct Class {
     flows: usize,
     /// In the list of those that somebody waits at.
     listed: [bool; 2],
-    /// Waiting flows by cell that other workers were told of.
-    told: [HashMap<usize, u32>; 2],
+    told: [Told; 2],
+    told_flows: usize,
+    /// Turns that were waited for since the totals were told of them.
+    held: [Waits<u32>; 2],
+    held_ns: [Nanos; 2],
+    totals: Arc<Totals>,
+}
+
+fn add(word: &AtomicU64, change: u64) {
+    if change != 0 {
+        word.fetch_add(change, Relaxed);
+    }
+}
+
+impl Class {
+    /// Adds to the totals what has changed since the last time. Gauges take a difference, which may wrap.
+    fn tell(&mut self) {
+        let flows = std::mem::replace(&mut self.told_flows, self.flows);
+        add(&self.totals.flows, (self.flows as u64).wrapping_sub(flows as u64));
+        for (way, total) in self.totals.ways.iter().enumerate() {
+            let (gate, told) = (&self.gates[way], &mut self.told[way]);
+            add(&total.bytes, gate.sent() - std::mem::replace(&mut told.sent, gate.sent()));
+            let waiting = std::mem::replace(&mut told.waiting, gate.waiting());
+            add(&total.waiting, u64::from(gate.waiting()).wrapping_sub(waiting.into()));
+            let held_ns = std::mem::take(&mut self.held_ns[way]);
+            if held_ns > 0 {
+                add(&total.held_ns, held_ns);
+                for (total, held) in total.held.iter().zip(&mut self.held[way]) {
+                    add(total, std::mem::take(held).into());
+                }
+            }
+        }
+    }
+
+    /// From now on its totals are these; those of the same rule before are, too.
+    fn count_in(&mut self, totals: &Arc<Totals>) {
+        if Arc::ptr_eq(&self.totals, totals) {
+            return;
+        }
+        self.tell();
+        self.totals = Arc::clone(totals);
+        self.told_flows = 0;
+        for told in &mut self.told {
+            told.waiting = 0;
+        }
+    }
 }
 
 /// A worker's part of shaping.
@@ -126,6 +115,8 @@ pub(crate) struct Shaper {
     listed: Vec<(usize, usize)>,
     /// When rates are read and told again.
     due: Nanos,
+    /// Others do not know yet what has changed here: that nobody waits any more, say.
+    untold: bool,
 }
 
 impl Shaper {
@@ -135,16 +126,16 @@ impl Shaper {
 
     /// Takes a policy's plans: classes of the same rule stay as they are, and so does who waits at them.
     pub(crate) fn install(&mut self, plans: &Arc<Plans>, now: Nanos) {
-        let mut known: HashMap<Box<str>, usize> = HashMap::new();
+        let mut known: HashMap<Rc<str>, usize> = HashMap::new();
         for (place, class) in self.classes.iter_mut().enumerate() {
             if let Some(class) = class {
                 class.placed = None;
-                known.insert(class.name.clone(), place);
+                known.insert(Rc::clone(&class.name), place);
             }
         }
         self.places.clear();
         for (number, placed) in plans.classes.iter().enumerate() {
-            let place = known.get(&placed.name).copied().unwrap_or_else(|| {
+            let place = known.get(&*placed.name).copied().unwrap_or_else(|| {
                 let free = self.classes.iter().position(Option::is_none);
                 free.unwrap_or_else(|| {
                     self.classes.push(None);
@@ -153,17 +144,22 @@ impl Shaper {
             });
             let rate = |way: usize| plans.links[placed.plan][way].rate(placed.index, self.worker);
             let class = self.classes[place].get_or_insert_with(|| Class {
-                name: placed.name.clone(),
+                name: Rc::from(&*placed.name),
                 gates: [Gate::new(rate(UP)), Gate::new(rate(DOWN))],
                 before: [0; 2],
                 placed: None,
                 flows: 0,
                 listed: [false; 2],
                 told: Default::default(),
+                told_flows: 0,
+                held: Default::default(),
+                held_ns: [0; 2],
+                totals: Arc::clone(&placed.totals),
             });
             class.placed = Some(number);
-            class.told = Default::default();
+            class.count_in(&placed.totals);
             for way in [UP, DOWN] {
+                class.told[way].sources.clear();
                 class.before[way] = class.gates[way].sent();
                 class.gates[way].set_rate(rate(way), now);
             }
@@ -171,6 +167,7 @@ impl Shaper {
         }
         self.plans = Some(Arc::clone(plans));
         self.due = 0;
+        self.untold = true;
         self.forget();
     }
 
@@ -187,7 +184,8 @@ impl Shaper {
     /// The flow is in this class of the policy from now on, or in none. `connection` is a number of its own.
     pub(crate) fn place(
         &mut self,
-        shaped: &mut Option<Box<Shaped>>,
+        (shaped, held_back): (&mut Option<Box<Shaped>>, &mut HeldBack),
+        now: Nanos,
         class: Option<u32>,
         ip: IpAddr,
         identity: Option<&Identity>,
@@ -201,25 +199,34 @@ impl Shaper {
         if shaped.as_deref().map_or(place.is_none(), stays) {
             return;
         }
-        let held_ns = shaped.as_ref().map_or(0, |shaped| shaped.held_ns);
-        self.leave(shaped);
+        self.leave(shaped, held_back, now);
         let Some(place) = place else { return };
         let pace = Pace::of(source);
         if let Some(Some(class)) = self.classes.get_mut(place) {
             class.flows += 1;
+            self.untold = true;
             for gate in &mut class.gates {
                 gate.join(&pace);
             }
             let (paces, waits_since) = ([pace; 2], [0; 2]);
-            *shaped = Some(Box::new(Shaped { class: place, paces, waits_since, held_ns }));
+            *shaped = Some(Box::new(Shaped { class: place, paces, waits_since }));
         }
     }
 
     /// The flow ends, or is shaped no more.
-    pub(crate) fn leave(&mut self, shaped: &mut Option<Box<Shaped>>) {
+    pub(crate) fn leave(
+        &mut self,
+        shaped: &mut Option<Box<Shaped>>,
+        held_back: &mut HeldBack,
+        now: Nanos,
+    ) {
         let Some(mut shaped) = shaped.take() else { return };
+        for way in [UP, DOWN] {
+            self.held_until_now(&shaped, held_back, way, now);
+        }
         if let Some(Some(class)) = self.classes.get_mut(shaped.class) {
             class.flows -= 1;
+            self.untold = true;
             for (gate, pace) in class.gates.iter_mut().zip(&mut shaped.paces) {
                 gate.leave(pace);
             }
@@ -271,18 +278,45 @@ impl Shaper {
 
     fn charge(&mut self, shaped: &mut Shaped, way: usize, bytes: u64, now: Nanos) {
         if let Some(Some(class)) = self.classes.get_mut(shaped.class) {
+            self.untold = true;
             class.gates[way].charge(&mut shaped.paces[way], bytes, now);
         }
     }
 
     /// The flow's turn has come, if it is the one that has waited.
-    pub(crate) fn begin(&mut self, shaped: &mut Shaped, way: usize, now: Nanos) -> bool {
+    pub(crate) fn begin(
+        &mut self,
+        shaped: &mut Shaped,
+        held_back: &mut HeldBack,
+        way: usize,
+        now: Nanos,
+    ) -> bool {
+        if !self.held_until_now(shaped, held_back, way, now) {
+            return false;
+        }
+        if let Some(Some(class)) = self.classes.get_mut(shaped.class) {
+            class.gates[way].begin(&mut shaped.paces[way]);
+        }
+        true
+    }
+
+    /// Counts the time that the flow has waited; `false` where it does not wait.
+    fn held_until_now(
+        &mut self,
+        shaped: &Shaped,
+        held_back: &mut HeldBack,
+        way: usize,
+        now: Nanos,
+    ) -> bool {
         let Some(Some(class)) = self.classes.get_mut(shaped.class) else { return false };
         if !shaped.paces[way].waits() {
             return false;
         }
-        class.gates[way].begin(&mut shaped.paces[way]);
-        shaped.held_ns += now.saturating_sub(shaped.waits_since[way]);
+        let held_ns = now.saturating_sub(shaped.waits_since[way]);
+        held_back.ns[way] += held_ns;
+        held_back.by = Some(Rc::clone(&class.name));
+        class.held_ns[way] += held_ns;
+        class.held[way][place_of(held_ns)] += 1;
         true
     }
 
@@ -298,34 +332,39 @@ impl Shaper {
 
     /// Takes gates off the list at which nobody waits.
     pub(crate) fn unlist(&mut self) {
-        let classes = &mut self.classes;
+        let (classes, untold) = (&mut self.classes, &mut self.untold);
         self.listed.retain(|&(place, way)| {
             let Some(Some(class)) = classes.get_mut(place) else { return false };
             class.listed[way] = class.gates[way].wakes_at().is_some();
+            *untold |= !class.listed[way];
             class.listed[way]
         });
     }
 
-    /// When the worker is to look again; `None` while nobody waits.
+    /// When the worker is to look again; `None` while nobody waits, and others know so.
     pub(crate) fn wakes_at(&self) -> Option<Nanos> {
         let at =
             |&(place, way): &(usize, usize)| self.classes[place].as_ref()?.gates[way].wakes_at();
-        self.listed.iter().filter_map(at).min().map(|at| at.min(self.due))
+        let turns = self.listed.iter().filter_map(at).min();
+        let due = (self.untold || turns.is_some()).then_some(self.due);
+        turns.into_iter().chain(due).min()
     }
 
     /// Tells the plans what was sent, and takes the rates that they give, if it is time to.
     pub(crate) fn share(&mut self, now: Nanos) {
         let Some(plans) = self.plans.clone().filter(|_| now >= self.due) else { return };
         self.due = now + PERIOD;
+        self.untold = false;
         if plans.classes.is_empty() {
             return;
         }
         for class in self.classes.iter_mut().flatten() {
+            class.tell();
             let Some(placed) = class.placed.and_then(|place| plans.classes.get(place)) else {
                 continue;
             };
             for way in [UP, DOWN] {
-                let told = &mut class.told[way];
+                let told = &mut class.told[way].sources;
                 let mut now_waiting = HashMap::new();
                 let by_source = placed.share_by == ShareBy::Source;
                 let shared = plans.waiting.as_ref().filter(|_| by_source).map(|cells| &cells[way]);
@@ -349,9 +388,7 @@ impl Shaper {
                 plans.links[placed.plan][way].tell(placed.index, self.worker, sent, waiting);
             }
         }
-        for plan in plans.links.iter().flatten() {
-            plan.share_out(now);
-        }
+        plans.share_out(now);
         for class in self.classes.iter_mut().flatten() {
             let Some(placed) = class.placed.and_then(|place| plans.classes.get(place)) else {
                 continue;

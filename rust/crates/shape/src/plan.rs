@@ -158,7 +158,7 @@ impl Plan {
                 worker_shares: Vec::new(),
             }),
         };
-        plan.share_out(0);
+        plan.share_out(0, |_, _| {});
         plan
     }
 
@@ -199,8 +199,9 @@ impl Plan {
         read(&self.cell(class, worker).rate)
     }
 
-    /// Shares out if it is time to; any worker may ask, and one of them does it.
-    pub fn share_out(&self, now: Nanos) {
+    /// Shares out if it is time to; any worker may ask, and one of them does it. `borrowed` is told how many bytes a class
+    /// has sent beyond its guarantee since the last time.
+    pub fn share_out(&self, now: Nanos, borrowed: impl FnMut(usize, u64)) {
         if now < self.due.load(Acquire) {
             return;
         }
@@ -209,10 +210,10 @@ impl Plan {
             return;
         }
         self.due.store(now + PERIOD, Release);
-        self.share(&mut state, now);
+        self.share(&mut state, now, borrowed);
     }
 
-    fn share(&self, state: &mut State, now: Nanos) {
+    fn share(&self, state: &mut State, now: Nanos, mut borrowed: impl FnMut(usize, u64)) {
         let seconds = (now.saturating_sub(state.at).max(1)) as f64 / 1e9;
         state.at = now;
         state.claims.clear();
@@ -232,6 +233,10 @@ impl Plan {
                 sent += bytes;
                 used += before.used;
                 waiting += waits;
+            }
+            let beyond = sent - bounds.guarantee * seconds;
+            if beyond >= 1.0 {
+                borrowed(class, beyond as u64);
             }
             self.shown[class].used.store(used.to_bits(), Relaxed);
             self.shown[class].waiting.store(waiting.to_bits(), Relaxed);

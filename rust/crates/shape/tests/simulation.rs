@@ -66,6 +66,8 @@ struct World {
     now: Nanos,
     /// Bytes of each class in each millisecond.
     log: Vec<Vec<u64>>,
+    /// Bytes of each class beyond its guarantee.
+    borrowed: Vec<u64>,
     /// Workers come late by up to so many milliseconds.
     late: u64,
     random: u64,
@@ -85,6 +87,7 @@ impl World {
             workers,
             now: SECOND,
             log: vec![Vec::new(); classes],
+            borrowed: vec![0; classes],
             late: 0,
             random: 1,
         }
@@ -197,7 +200,7 @@ impl World {
                     self.plan.tell(class, worker, gate.sent(), waiting);
                 }
             }
-            self.plan.share_out(self.now);
+            self.plan.share_out(self.now, |class, bytes| self.borrowed[class] += bytes);
             for class in 0..self.gates.len() {
                 for worker in 0..self.workers {
                     let rate = self.plan.rate(class, worker);
@@ -306,6 +309,8 @@ fn what_is_idle_is_lent_and_given_back_at_once() {
     near(world.rate(0, 2100, 2300), 85.0 * MBIT, 0.05);
     near(world.rate(0, 2100, 4000), 85.0 * MBIT, 0.01);
     near(world.rate(1, 4200, 6000), link, 0.01);
+    // Four seconds of ninety beyond its ten, and two of five.
+    near(world.borrowed[1] as f64, (4.0 * 90.0 + 2.0 * 5.0) * MBIT, 0.03);
     // Together never more than the link in any second.
     for from in (0..5000).step_by(50) {
         let both = world.rate(0, from, from + 1000) + world.rate(1, from, from + 1000);

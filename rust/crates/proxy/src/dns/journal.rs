@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use egress_flowlog::{NONE_U32, Record, Ring, flags};
+use egress_flowlog::{Delays, NONE_U32, Record, Ring, flags};
 use egress_policy::{Accept, End, Evidence, Reason, RuleId, Verdict};
 
 use super::question::Client;
@@ -85,6 +85,7 @@ impl Journal {
             other: finding.detail.as_bytes(),
             evidence: Evidence::Address,
             identity: b"",
+            delays: Delays::default(),
         };
         self.ring.borrow_mut().push(&record);
         flow_id

@@ -145,8 +145,9 @@ impl Context {
         bytes: u64,
     ) -> Step {
         let now_ns = self.now_ns();
-        let Some(shaped) = flow.shaped_mut() else { return Step::Stay };
-        if !self.shaper.begin(shaped, way, now_ns) {
+        let Some(beside) = &mut flow.beside else { return Step::Stay };
+        let Some(shaped) = &mut beside.shaped else { return Step::Stay };
+        if !self.shaper.begin(shaped, &mut beside.held_back, way, now_ns) {
             return Step::Stay;
         }
         let mut turns = [0; 2];

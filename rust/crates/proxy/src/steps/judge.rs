@@ -97,13 +97,18 @@ impl Context {
     /// The flow is in the class of bandwidth of its rule from now on.
     fn place(&mut self, flow: &mut Flow, policy: &Installed) {
         let class = flow.decision.and_then(|decision| policy.snapshot.class_of(decision.terms?));
-        let mut shaped = flow.beside.as_mut().and_then(|beside| beside.shaped.take());
+        let beside = flow.beside.as_mut();
+        let (mut shaped, mut held_back) = beside.map_or_else(Default::default, |beside| {
+            (beside.shaped.take(), std::mem::take(&mut beside.held_back))
+        });
         let identity = flow.identity();
         // The connection, whichever of its requests this is.
         let connection = flow.client.fd().as_raw_fd() as u64;
-        self.shaper.place(&mut shaped, class, flow.source.ip(), identity, connection);
-        if shaped.is_some() {
-            flow.beside.get_or_insert_default().shaped = shaped;
+        let was = (&mut shaped, &mut held_back);
+        self.shaper.place(was, self.now_ns(), class, flow.source.ip(), identity, connection);
+        if shaped.is_some() || held_back.by.is_some() {
+            let beside = flow.beside.get_or_insert_default();
+            (beside.shaped, beside.held_back) = (shaped, held_back);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use egress_flowlog::{NONE_U32, Record, WorkerCounter};
+use egress_flowlog::{Delays, NONE_U32, Record, WorkerCounter};
 use egress_front::{Adopted, Handle, Loss, Lost, Taken};
 use egress_policy::{Accept, Accepts, End, Identity, Reason, Verdict};
 
@@ -107,6 +107,7 @@ impl Worker {
             other: word.as_bytes(),
             evidence: evidence(lost.introduced.as_ref()),
             identity: b"",
+            delays: Delays::default(),
         });
     }
 }

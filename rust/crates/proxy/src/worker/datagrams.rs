@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use egress_flowlog::{NONE_U32, Record, WorkerCounter};
+use egress_flowlog::{Delays, NONE_U32, Record, WorkerCounter};
 use egress_policy::{Accept, End, Evidence, Reason, Verdict};
 use egress_sys::{Datagram, Unreachable};
 use rustix::io::Errno;
@@ -139,6 +139,7 @@ impl Worker {
             other: b"udp",
             evidence: Evidence::Address,
             identity: b"",
+            delays: Delays::default(),
         });
     }
 }
