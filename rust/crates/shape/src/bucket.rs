@@ -5,6 +5,9 @@
 pub type Nanos = u64;
 
 const SECOND: f64 = 1e9;
+/// Time that makes up for a turn that came late: twice a tick of the worker's timers and the lateness of a thread that
+/// shares its CPU.
+pub(crate) const LATENESS: Nanos = 12_000_000;
 
 /// Bytes at a rate. Debt is allowed: what goes is charged after it went, and the next waits until it is paid.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +59,7 @@ impl Bucket {
     }
 }
 
-fn nanos(byte_nanos: f64, rate: f64) -> Nanos {
+pub(crate) fn nanos(byte_nanos: f64, rate: f64) -> Nanos {
     // A float becomes the nearest integer there is: an endless wait is the last moment of the clock.
     (byte_nanos / rate).round() as Nanos
 }

@@ -7,13 +7,12 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use crate::bucket::{Bucket, Nanos};
+use crate::bucket::{Bucket, LATENESS, Nanos};
+use crate::ceiling::Ceiling;
 
 const MS: Nanos = 1_000_000;
-/// Time that makes up for a turn that came late: twice a tick of the worker's timers and the lateness of a thread that
-/// shares its CPU.
-const LATENESS: Nanos = 12 * MS;
 /// What may go at once after a pause.
 const BURST: Nanos = 2 * MS;
 /// How far those who are under their share may run a class into debt: so long, or so many turns.
@@ -25,6 +24,9 @@ pub(crate) const LEAST_TURN: f64 = 1448.0;
 const LARGEST_TURN: f64 = 262_144.0;
 /// Where many wait, each has its turn the sooner the shorter the turns are.
 const SHARED_TURN: f64 = 16_384.0;
+
+/// How often a source above its ceiling is looked at: that may be lifted before it is paid.
+const LOOK: Nanos = 500 * MS;
 
 /// What a class knows of one flow. All else is in the gate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,9 +60,25 @@ struct Source {
     flows: u32,
     /// Of the source's flows that wait, those that do so here; 0 is not known yet.
     part: f64,
+    ceiling: Option<Arc<Ceiling>>,
+    /// It waits until its ceiling is paid, and takes part in nothing.
+    sleeps: bool,
 }
 
 impl Source {
+    /// Until when it may not send, if it is above its ceiling.
+    fn held_until(&self, now: Nanos) -> Option<Nanos> {
+        let paid_at = self.ceiling.as_ref()?.paid_at();
+        (paid_at > now).then(|| paid_at.min(now + LOOK))
+    }
+
+    /// A turn, where a turn of the class is this long.
+    fn turn(&self, quantum: u64) -> u64 {
+        let Some(ceiling) = &self.ceiling else { return quantum };
+        let bytes = ceiling.rate() * TURN as f64 / 1e9;
+        quantum.min(bytes.max(LEAST_TURN) as u64)
+    }
+
     /// What so many bytes come to in virtual time.
     fn cost(&self, bytes: u64) -> u64 {
         if self.part > 0.0 { (bytes as f64 / self.part) as u64 } else { bytes }
@@ -75,6 +93,8 @@ pub struct Gate {
     clock: u64,
     sources: HashMap<u64, Source>,
     turns: BinaryHeap<Reverse<(u64, u64, u64)>>,
+    /// Sources above their ceiling of which a flow waits, by when they are looked at.
+    sleepers: BinaryHeap<Reverse<(Nanos, u64)>>,
     /// Of equals the first one goes first.
     arrivals: u64,
     waiting: u32,
@@ -99,6 +119,7 @@ impl Gate {
             clock: 0,
             sources: HashMap::new(),
             turns: BinaryHeap::new(),
+            sleepers: BinaryHeap::new(),
             arrivals: 0,
             waiting: 0,
             sent: 0,
@@ -127,7 +148,7 @@ impl Gate {
     pub fn waiting_sources(&self) -> impl Iterator<Item = (u64, usize)> {
         self.sources
             .iter()
-            .filter(|(_, source)| !source.waiting.is_empty())
+            .filter(|(_, source)| !source.waiting.is_empty() && !source.sleeps)
             .map(|(&key, source)| (key, source.waiting.len()))
     }
 
@@ -136,7 +157,7 @@ impl Gate {
     pub fn weigh(&mut self, mut part: impl FnMut(u64, usize) -> f64) -> f64 {
         let mut sum = 0.0;
         for (&key, source) in &mut self.sources {
-            if !source.waiting.is_empty() {
+            if !source.waiting.is_empty() && !source.sleeps {
                 source.part = part(key, source.waiting.len());
                 sum += source.part;
             }
@@ -153,6 +174,11 @@ impl Gate {
     /// A flow belongs to this class from now on.
     pub fn join(&mut self, pace: &Pace) {
         self.sources.entry(pace.source).or_default().flows += 1;
+    }
+
+    /// All flows of a source have no more than this, here and wherever else it bounds them.
+    pub fn bound(&mut self, source: u64, ceiling: &Arc<Ceiling>) {
+        self.sources.entry(source).or_default().ceiling = Some(Arc::clone(ceiling));
     }
 
     /// It does not any more. A place in the queue that it leaves is told to somebody who is not there (`nobody`).
@@ -181,21 +207,29 @@ impl Gate {
         }
         let quantum = self.quantum();
         let source = self.sources.entry(pace.source).or_default();
-        let free = self.turns.is_empty() && self.bucket.is_paid(now);
+        let held = source.held_until(now);
+        let free = held.is_none() && self.turns.is_empty() && self.bucket.is_paid(now);
         // Less than a turn ahead of those that wait.
         let ahead = |finish: u64, clock: u64| finish >= clock + quantum;
-        let under = !ahead(source.finish, self.clock) && !ahead(pace.finish, source.clock);
+        let under = held.is_none()
+            && !ahead(source.finish, self.clock)
+            && !ahead(pace.finish, source.clock);
         let bound = (DEBT_TURNS * quantum) as f64;
         pace.in_turn &= free;
         if free || under && self.bucket.owes_less(bound, DEBT, now) {
-            return Turn::Now(quantum);
+            return Turn::Now(source.turn(quantum));
         }
         pace.waits = true;
         self.waiting += 1;
         self.arrivals += 1;
         if source.waiting.is_empty() {
-            let start = source.finish.max(self.clock);
-            self.turns.push(Reverse((start, self.arrivals, pace.source)));
+            source.sleeps = held.is_some();
+            if let Some(until) = held {
+                self.sleepers.push(Reverse((until, pace.source)));
+            } else {
+                let start = source.finish.max(self.clock);
+                self.turns.push(Reverse((start, self.arrivals, pace.source)));
+            }
         }
         source.waiting.push(Reverse((pace.finish.max(source.clock), self.arrivals, token)));
         Turn::Later
@@ -206,9 +240,15 @@ impl Gate {
         if !self.bucket.is_paid(now) {
             return None;
         }
+        self.wake(now);
         let quantum = self.quantum();
         while let Some(Reverse((start, _, key))) = self.turns.pop() {
             let Some(source) = self.sources.get_mut(&key) else { continue };
+            if let Some(until) = source.held_until(now) {
+                source.sleeps = true;
+                self.sleepers.push(Reverse((until, key)));
+                continue;
+            }
             let Some(Reverse((flow_start, _, token))) = source.waiting.pop() else { continue };
             self.clock = self.clock.max(start);
             source.clock = source.clock.max(flow_start);
@@ -218,9 +258,28 @@ impl Gate {
                 let next = start + source.cost(quantum);
                 self.turns.push(Reverse((next, self.arrivals, key)));
             }
-            return Some((token, quantum));
+            return Some((token, source.turn(quantum)));
         }
         None
+    }
+
+    /// Sources that are not above their ceiling any more take part again.
+    fn wake(&mut self, now: Nanos) {
+        while let Some(&Reverse((at, key))) = self.sleepers.peek() {
+            if at > now {
+                return;
+            }
+            self.sleepers.pop();
+            let Some(source) = self.sources.get_mut(&key) else { continue };
+            if let Some(until) = source.held_until(now) {
+                self.sleepers.push(Reverse((until, key)));
+                continue;
+            }
+            source.sleeps = false;
+            self.arrivals += 1;
+            let start = source.finish.max(self.clock);
+            self.turns.push(Reverse((start, self.arrivals, key)));
+        }
     }
 
     /// The flow whose turn came: it waits no more, and may send.
@@ -246,12 +305,17 @@ impl Gate {
         }
         let late = pace.in_turn || !self.turns.is_empty();
         let keeps = if late { LATENESS } else { BURST };
+        if let Some(ceiling) = &source.ceiling {
+            ceiling.charge(bytes, now);
+        }
         self.bucket.charge(bytes, keeps, now);
         self.sent += bytes;
     }
 
     /// When `next` is to be asked again; `None` while nobody waits.
     pub fn wakes_at(&self) -> Option<Nanos> {
-        (!self.turns.is_empty()).then(|| self.bucket.paid_at())
+        let paid_at = self.bucket.paid_at();
+        let woken = self.sleepers.peek().map(|Reverse((at, _))| paid_at.max(*at));
+        if self.turns.is_empty() { woken } else { Some(paid_at) }
     }
 }

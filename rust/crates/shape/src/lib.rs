@@ -1,14 +1,17 @@
 //! Traffic shaping as arithmetic over a clock that the caller reads: no I/O, no thread, and no lock on the way of a byte.
 //!
-//! A [`Plan`] shares a link out between classes and workers; a [`Gate`] is one worker's queue for one class.
+//! A [`Plan`] shares a link out between classes and workers; a [`Gate`] is one worker's queue for one class;
+//! a [`Ceiling`] bounds one source in all of them.
 #![forbid(unsafe_code)]
 
 mod allot;
 mod bucket;
+mod ceiling;
 mod gate;
 mod plan;
 
 pub use allot::{Allotment, Claim, allot};
 pub use bucket::{Bucket, Nanos};
+pub use ceiling::Ceiling;
 pub use gate::{Gate, Pace, Turn};
 pub use plan::{Bounds, Limit, PERIOD, Plan, Seen};

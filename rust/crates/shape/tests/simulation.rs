@@ -1,6 +1,8 @@
 //! Whole links under virtual time: workers with timers of a millisecond, greedy and small flows, and what they got.
 
-use egress_shape::{Bounds, Gate, Limit, Nanos, PERIOD, Pace, Plan, Turn};
+use std::sync::Arc;
+
+use egress_shape::{Bounds, Ceiling, Gate, Limit, Nanos, PERIOD, Pace, Plan, Turn};
 
 const MS: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
@@ -406,4 +408,67 @@ fn a_limit_that_comes_and_goes_holds_while_it_is_there() {
     world.run(2 * SECOND);
     near(world.rate(0, 5200, 7000), 20.0 * MBIT, 0.02);
     near(world.rate(1, 5200, 7000), 20.0 * MBIT, 0.02);
+}
+
+/// Bytes per second of a source from now on.
+fn rate_of(world: &mut World, source: u64, time: Nanos) -> f64 {
+    let sent = |world: &World| -> u64 {
+        let own = world.flows.iter().filter(|flow| flow.pace.source == source);
+        own.map(|flow| flow.sent).sum()
+    };
+    let before = sent(world);
+    world.run(time);
+    (sent(world) - before) as f64 * SECOND as f64 / time as f64
+}
+
+#[test]
+fn a_source_above_its_ceiling_sleeps_and_holds_up_nobody() {
+    for (flows, workers, slow) in [(1, 1, 8_000.0), (6, 2, MBIT), (40, 4, 0.25 * MBIT)] {
+        let held = (0..flows).map(|n| Flow::bulk(0, n % workers, 7));
+        let others = (0..workers).map(|worker| Flow::bulk(0, worker, 8));
+        let beside = std::iter::once(Flow::bulk(1, 0, 9));
+        let all = held.chain(others).chain(beside).collect();
+        let link = 100.0 * MBIT;
+        let mut world = World::new(link, vec![class(0.0), class(0.0)], workers, all);
+        world.late = 4;
+        let bound = Arc::new(Ceiling::default());
+        for gate in &mut world.gates[0] {
+            gate.bound(7, &bound);
+        }
+        world.run(SECOND);
+        near(rate_of(&mut world, 7, SECOND), 25.0 * MBIT, 0.05);
+        bound.set(slow);
+        world.run(SECOND);
+        let from = world.log[0].len();
+        near(rate_of(&mut world, 7, 10 * SECOND), slow, 0.03_f64.max(2.0 * 1448.0 / slow / 10.0));
+        // What it may not have goes to the other source of its class, and nothing is lost to the link.
+        near(world.rate(0, from, from + 10_000), 50.0 * MBIT, 0.02);
+        near(world.rate(1, from, from + 10_000), 50.0 * MBIT, 0.02);
+        bound.set(NO_CEILING);
+        world.run(500 * MS);
+        near(rate_of(&mut world, 7, SECOND), 25.0 * MBIT, 0.08);
+    }
+}
+
+#[test]
+fn what_a_held_source_leaves_is_lent() {
+    let all = vec![Flow::bulk(0, 0, 7), Flow::bulk(1, 0, 8)];
+    let mut world = World::new(100.0 * MBIT, vec![class(60.0 * MBIT), class(0.0)], 1, all);
+    let bound = Arc::new(Ceiling::default());
+    world.gates[0][0].bound(7, &bound);
+    bound.set(MBIT);
+    world.run(3 * SECOND);
+    near(world.rate(0, 1000, 3000), MBIT, 0.03);
+    near(world.rate(1, 1000, 3000), 99.0 * MBIT, 0.01);
+}
+
+#[test]
+fn a_small_message_of_a_held_source_passes_when_its_ceiling_is_paid() {
+    let all = vec![Flow::small(0, 0, 7, 200, 50 * MS), Flow::bulk(0, 0, 8)];
+    let mut world = World::new(NO_CEILING, vec![ceiling(100.0 * MBIT)], 1, all);
+    let bound = Arc::new(Ceiling::default());
+    world.gates[0][0].bound(7, &bound);
+    bound.set(8_000.0);
+    world.run(10 * SECOND);
+    assert!(world.p99(0) < MS, "half of what it may have: {}", world.p99(0));
 }
