@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -94,6 +94,32 @@ def run(shape: str, running: Running, served_by: Backend, cpus: Cpus, **options:
         raise RuntimeError(f"{shape} {options}: {told.stderr.strip()}")
     figures: Figures = json.loads(told.stdout)
     return figures
+
+
+@contextlib.contextmanager
+def shaping(plan: Figures, file: Path, cpus: Cpus, seconds: float) -> Iterator[Callable[[], Figures]]:
+    """A run of groups of flows that has begun; what the block gets waits for its end, `seconds` at most.
+
+    Client and backend are threads of one process, so they share what CPUs there are for both.
+    """
+    file.write_text(json.dumps(plan))
+    words = ["taskset", "-c", f"{cpus.client},{cpus.backend}", binary(), "shape", str(file)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        try:
+            assert started.stdout is not None and started.stderr is not None
+            if not started.stdout.readline():
+                raise RuntimeError(f"{file.stem}: {started.stderr.read().strip()}")
+
+            def ended() -> Figures:
+                said, complained = started.communicate(timeout=seconds)
+                if started.returncode != 0:
+                    raise RuntimeError(f"{file.stem}: {complained.strip()}")
+                figures: Figures = json.loads(said)
+                return figures
+
+            yield ended
+        finally:
+            started.kill()
 
 
 @contextlib.contextmanager

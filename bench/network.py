@@ -12,9 +12,9 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Linux's default. BBR, which some machines have instead, paces each flow by a timer, and then bulk on loopback
-#: measures these timers.
-CUBIC = "cubic"
+#: Linux's default, and what is as good where nothing is lost: a kernel may keep cubic to the machine's own network.
+#: BBR, which some machines have instead, paces each flow by a timer, and then bulk on loopback measures these timers.
+USUAL = ("cubic", "reno")
 SETTING = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 AVAILABLE = SETTING.with_name("tcp_available_congestion_control")
 #: unshare(2), netdevice(7).
@@ -35,7 +35,10 @@ def enter() -> None:
         raise OSError(told, f"unshare: {os.strerror(told)}")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
-    SETTING.write_text(CUBIC)
+    for name in USUAL:
+        with contextlib.suppress(PermissionError):
+            SETTING.write_text(name)
+            break
 
 
 def congestion_control() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from peers.capped import HAPROXY as HAPROXY_BWLIM
 from peers.envoy import ENVOY
 from peers.forward import FORWARDING
 from peers.gateway import EGRESS, egress
@@ -14,7 +15,7 @@ __all__ = ["ALL", "KNOWN", "NAMES", "Peer", "Running", "egress", "missing", "pre
 ALL = {peer.name: peer for peer in (EGRESS, HAPROXY, HAPROXY_TUNED, NGINX, SNIPROXY, ENVOY, DIRECT)}
 
 #: With those that take part in one row only.
-KNOWN = {**{peer.name: peer for peer in FORWARDING}, **ALL}
+KNOWN = {**{peer.name: peer for peer in (*FORWARDING, HAPROXY_BWLIM)}, **ALL}
 
 
 def present(names: list[str] | None = None) -> list[Peer]:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from peers.envoy import cluster_of, sni_listener
+from peers.envoy import command as envoy_command
 from peers.gateway import Options, egress, policy, write
 from peers.peer import NAMES, Running, free_port, proxy, targets
 from peers.proxies import haproxy_config, nginx_config
@@ -92,8 +93,7 @@ def changing_envoy(folder: Path, backends: list[int], cpus: str) -> Iterator[tup
         "static_resources": {"clusters": [cluster_of(number, to) for number, to in enumerate(backends)]},
     }
     config.write_text(json.dumps(bootstrap, indent=1))
-    command = ["envoy", "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]
-    command += ["--drain-time-s", str(DRAIN), "--drain-strategy", "immediate"]
+    command = [*envoy_command(config), "--drain-time-s", str(DRAIN), "--drain-strategy", "immediate"]
     with proxy(command, cpus, folder, port) as started:
         yield Running(targets(port), started.pid), change
 

@@ -106,6 +106,19 @@ def _manager(name: str, port: int, hosts: list[Json], **more: Any) -> Json:
     }
 
 
+def bandwidth_limit(octets: int) -> Json:
+    """Of what a client receives, in KiB a second; set otherwise it has the same 50 ms between two refills."""
+    kind = f"{FILTERS}.network.tcp_bandwidth_limit.v3.TcpBandwidthLimit"
+    return {
+        "name": "limit",
+        "typed_config": _any(kind, stat_prefix="limit", write_limit_kbps=round(octets / 1024)),
+    }
+
+
+def command(config: Path) -> list[str]:
+    return ["envoy", "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]
+
+
 @contextlib.contextmanager
 def envoy(folder: Path, backends: list[int], cpus: str) -> Iterator[Running]:
     """One thread, no access log, limits out of the way."""
@@ -116,8 +129,7 @@ def envoy(folder: Path, backends: list[int], cpus: str) -> Iterator[Running]:
         "clusters": [cluster_of(number, port) for number, port in enumerate(backends)],
     }
     config.write_text(json.dumps({"static_resources": resources}, indent=1))
-    command = ["envoy", "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]
-    with proxy(command, cpus, folder, sni, connect) as started:
+    with proxy(command(config), cpus, folder, sni, connect) as started:
         yield Running(targets(sni), started.pid, {"connect": targets(connect)})
 
 

@@ -63,8 +63,7 @@ def start_envoy(folder: Path, backends: list[int], cpus: str) -> Iterator[Runnin
     ]
     clusters = [envoy.cluster_of(number, port) for number, port in enumerate(backends)]
     config.write_text(json.dumps({"static_resources": {"listeners": listeners, "clusters": clusters}}, indent=1))
-    command = ["envoy", "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]
-    with proxy(command, cpus, folder, *ports.values()) as started:
+    with proxy(envoy.command(config), cpus, folder, *ports.values()) as started:
         ways = {way: targets(port) for way, port in ports.items() if way != "sni"}
         yield Running(targets(ports["sni"]), started.pid, ways)
 

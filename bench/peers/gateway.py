@@ -35,6 +35,8 @@ class Options:
     names: int = 0
     #: Listeners for every way in.
     ways: bool = False
+    #: More of one of the four rules, by its name.
+    terms: dict[str, str] = field(default_factory=dict)
     #: Reason of the four rules: to change the rules of live flows without changing what they allow.
     why: str = "bench"
 
@@ -77,7 +79,9 @@ def policy(place: Place, backends: list[int], options: Options, last: str = "") 
     lines.append("rules:")
     for number, (name, port) in enumerate(zip(NAMES, backends, strict=True)):
         to = f"to: ['{name}:443', '{name}:80']"
-        lines.append(f"  - {{ name: bench-{number}, {to}, dial: '127.0.0.1:{port}', why: {options.why} }}")
+        terms = options.terms.get(f"bench-{number}", "")
+        dial = f"dial: '127.0.0.1:{port}'" + f", {terms}" * bool(terms)
+        lines.append(f"  - {{ name: bench-{number}, {to}, {dial}, why: {options.why} }}")
     if options.names:
         lines.append("  - { name: many, to: [many] }")
     lines += (

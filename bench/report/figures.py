@@ -25,6 +25,14 @@ def plain(digits: int) -> Callable[[float], str]:
     return lambda value: f"{value:,.{digits}f}"
 
 
+def percent(value: float) -> str:
+    return f"{value:.2%}"
+
+
+def signed(value: float) -> str:
+    return f"{value:+.2%}"
+
+
 #: In the order of a table's columns; a column appears where samples have it.
 METRICS = [
     Metric("rate", "per second", plain(0), more_is_better=True, compared=True),
@@ -51,6 +59,16 @@ METRICS = [
     Metric("rate_ratio", "rate during / before", plain(2)),
     Metric("decision_s", "s to the new decision", plain(3)),
     Metric("calls", "calls", plain(1)),
+    Metric("mbit_s", "Mbit/s", lambda value: f"{value:,.4g}"),
+    Metric("error", "error", signed),
+    Metric("mean_1s", "any 1 s: mean error", percent, compared=True),
+    Metric("worst_1s", "any 1 s: worst", signed),
+    Metric("burst_kib", "burst KiB", plain(0)),
+    Metric("burst_ms", "burst, ms of the rate", plain(1)),
+    Metric("first_ms", "at first", plain(1)),
+    Metric("pause_ms", "after a pause", plain(1), compared=True),
+    Metric("jain", "Jain's index", plain(4)),
+    Metric("cpu_share", "proxy CPU", percent),
 ]
 
 

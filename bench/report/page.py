@@ -30,6 +30,7 @@ TITLES = {
     "reload": "A policy that changes under load",
     "changes": "The same change, by everybody who can",
     "syscalls": "System calls for each connection",
+    "caps": "The same cap, by everybody who can",
 }
 NOTES = {
     "connect": "TLS hello of 517 bytes, reply of 512 bytes. Latency is from connect to the first byte.",
@@ -55,6 +56,11 @@ NOTES = {
     "time and keep the old one for its flows; Envoy ends the flows of a chain that changed, here after 2 s instead of "
     "600. The gateway reads 10,000 rules and sees the change by itself.",
     "syscalls": "Of the data plane, by `strace -c -f`, over the connections it accepted; 8 in flight.",
+    "caps": "A limit on what clients receive, for each of the four names. nginx's is of each connection, so it has no "
+    "part in 16 flows. HAProxy is 2.8, because Debian's 2.6 has no bwlim; Envoy refills every 50 ms, as it comes. "
+    "Measured for 4 s after the first second, by a receiver that reads at once and counts by the millisecond. A burst "
+    "is the most bytes beyond rate × time in any window of whole milliseconds; at first, and after a pause of 2 s, from "
+    "the moment at which the sender sends again, with nothing under way before.",
 }
 #: Row, case, metric, title, digits.
 CHARTS = [

@@ -9,7 +9,7 @@ from typing import Literal
 from report.figures import METRICS, ratios, values
 from report.results import Results
 
-PEERS = ["haproxy", "haproxy-tuned", "nginx", "sniproxy", "envoy"]
+PEERS = ["haproxy", "haproxy-tuned", "haproxy-bwlim", "nginx", "sniproxy", "envoy"]
 AS_THEY_COME = [peer for peer in PEERS if peer != "haproxy-tuned"]
 
 
@@ -88,6 +88,19 @@ def targets() -> list[Target]:
             Target(f"reloads one after the other ({case}): failures", "reload", case, "failed", 0, "at most"),
             Target("the same: p99 during / before", "reload", case, "p99_ratio", 1.2, "at most"),
             Target("the same, one reload a second", "reload", paced, "p99_ratio", 1.2, "at most"),
+        ]
+    for case in ("100 Mbit/s, 1 flow", "1,000 Mbit/s, 16 flows"):
+        found += [
+            Target(
+                f"a cap of {case}: mean error of any second, against the best",
+                "caps",
+                case,
+                "mean_1s",
+                1,
+                "at most",
+                best,
+            ),
+            Target("the same: proxy CPU per GiB", "caps", case, "cpu_s_gib", 1, "at most", best),
         ]
     for case in ("32 in flight, backend closes first", small):
         text = f"telemetry on against off ({case}): rate"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rows import changes, memory, policies, refusals, reload, syscalls, traffic, ways
+from rows import caps, changes, memory, policies, refusals, reload, syscalls, traffic, ways
 from rows.bench import Bench
 
 #: In the order of the page.
@@ -17,4 +17,5 @@ ROWS: dict[str, Callable[[Bench], None]] = {
     "reload": reload.run,
     "changes": changes.run,
     "syscalls": syscalls.run,
+    "caps": caps.run,
 }

@@ -14,7 +14,7 @@ from peers import Peer, Running
 
 #: One figure set of one peer in one round: row, case, peer, round, and the figures.
 Sample = dict[str, Any]
-GIB = 1 << 30
+KIB, GIB = 1 << 10, 1 << 30
 #: How often a disturbed run is made again.
 AGAIN = 2
 
@@ -45,12 +45,14 @@ class Bench:
         return peer.missing() is None and (self.peers is None or peer.name.split(",")[0] in self.peers)
 
     @contextlib.contextmanager
-    def serving(self, peers: list[Peer], cpus: str | None = None) -> Iterator[dict[str, Running]]:
+    def serving(
+        self, peers: list[Peer], cpus: str | None = None, backends: list[int] | None = None
+    ) -> Iterator[dict[str, Running]]:
         """The wanted ones of `peers`, all at the same time: they sleep unless they are asked."""
         with contextlib.ExitStack() as stack:
             yield {
                 peer.name: stack.enter_context(
-                    peer.start(self.fresh_folder(peer.name), self.backend.ports, cpus or self.cpus.proxy)
+                    peer.start(self.fresh_folder(peer.name), backends or self.backend.ports, cpus or self.cpus.proxy)
                 )
                 for peer in peers
                 if self.wants(peer)

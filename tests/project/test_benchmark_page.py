@@ -11,7 +11,7 @@ from report import charts, page
 from report.figures import METRICS, ratios, spread
 from report.results import Results
 from report.targets import targets
-from rows import ROWS, memory, refusals
+from rows import ROWS, caps, memory, refusals
 from rows.traffic import Traffic
 
 RATE, CPU = (next(one for one in METRICS if one.key == key) for key in ("rate", "cpu_us"))
@@ -72,6 +72,7 @@ def test_rows_that_were_not_measured_again_stay(results: Results) -> None:
 def test_every_target_names_what_there_is() -> None:
     cases = {name: {case.name for case in row.cases} for name, row in ROWS.items() if isinstance(row, Traffic)}
     cases["memory"] = {f"{memory.FLOWS:,} idle flows"}
+    cases["caps"] = {case for case, *_ in caps.cases()}
     cases["policies"] = {"load", "32 in flight"}
     cases["refusals"] = set(refusals.TOLD.values())
     loads = ("message, 64 flows", "connect, 32 flows")

@@ -9,6 +9,7 @@ mod cpu;
 mod hello;
 mod net;
 mod report;
+mod shape;
 mod way;
 
 use std::collections::HashMap;
@@ -21,9 +22,11 @@ use way::Way;
 
 const USAGE: &str = "\
 usage: egress-load serve ADDRESS,…
+       egress-load shape PLAN
        egress-load connect|message|down|up|hold --to ADDRESS,… --names NAME,… [OPTION VALUE]…
 
   serve      one backend for all the addresses (port 0: any); prints them
+  shape      groups of flows, with a backend of its own; the plan is JSON, see shape/plan.rs
   connect    connect, hello, read a small reply to its end, again
   message    ping-pong on held flows
   down, up   the backend, the client sends without end
@@ -128,10 +131,10 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     net::raise_limits();
-    let done = if let ["serve", addresses] = words.as_slice() {
-        list(addresses).map(|addresses| backend::serve(&addresses))
-    } else {
-        parse(&words).map(|load| client::run(&load))
+    let done = match words.as_slice() {
+        ["serve", addresses] => list(addresses).map(|addresses| backend::serve(&addresses)),
+        ["shape", plan] => Some(shape::run(plan)),
+        _ => parse(&words).map(|load| client::run(&load)),
     };
     match done {
         None => {

@@ -1,13 +1,13 @@
 //! Sockets and readiness, as cheap as the kernel has them.
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::net::sockopt::{set_socket_reuseaddr, set_tcp_nodelay};
+use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_send_buffer_size, set_tcp_nodelay};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, accept_with, bind, connect,
     getsockname, listen, recv, send, socket_with,
@@ -52,11 +52,23 @@ pub fn accept(listener: &OwnedFd) -> Option<OwnedFd> {
 
 /// A connection on its way. On loopback the handshake is over when this returns, so the first bytes may follow.
 pub fn dial(address: SocketAddrV4) -> io::Result<OwnedFd> {
+    dial_from(None, address)
+}
+
+pub fn dial_from(source: Option<Ipv4Addr>, address: SocketAddrV4) -> io::Result<OwnedFd> {
     let socket = nonblocking()?;
+    if let Some(source) = source {
+        bind(&socket, &SocketAddrV4::new(source, 0))?;
+    }
     match connect(&socket, &address) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Bytes that wait to be sent, at most; the kernel doubles it for its own needs.
+pub fn send_buffer(socket: &OwnedFd, bytes: usize) -> io::Result<()> {
+    Ok(set_socket_send_buffer_size(socket, bytes)?)
 }
 
 pub fn no_delay(socket: &OwnedFd) -> io::Result<()> {
@@ -90,7 +102,11 @@ impl Bulk {
     }
 
     pub fn send(&self, socket: &OwnedFd) -> io::Result<usize> {
-        Ok(send(socket, &self.0, SendFlags::NOSIGNAL)?)
+        self.send_at_most(socket, BULK)
+    }
+
+    pub fn send_at_most(&self, socket: &OwnedFd, most: usize) -> io::Result<usize> {
+        Ok(send(socket, &self.0[..most.min(BULK)], SendFlags::NOSIGNAL)?)
     }
 
     /// tcp(7): with MSG_TRUNC the bytes are thrown away instead of copied.
@@ -143,6 +159,10 @@ impl Poll {
 
     pub fn change(&self, socket: impl AsFd, token: usize, watch: Watch) -> io::Result<()> {
         Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(token as u64), watch.flags())?)
+    }
+
+    pub fn remove(&self, socket: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.epoll, socket)?)
     }
 
     /// Waits, and puts what is ready into `ready`.

@@ -28,21 +28,21 @@ impl Tally {
 }
 
 /// The clocks of everybody at one moment.
-struct Clocks {
-    own: f64,
+pub struct Clocks {
+    pub own: f64,
     backend: f64,
-    proxy: f64,
-    machine: f64,
+    pub proxy: f64,
+    pub machine: f64,
     steal: f64,
 }
 
 impl Clocks {
-    fn read(load: &Load) -> Self {
+    pub fn read(backend: Option<u32>, proxy: &[u32]) -> Self {
         let (machine, steal) = cpu::machine();
         Self {
             own: cpu::own(),
-            backend: cpu::of_trees(load.backend.as_slice()),
-            proxy: cpu::of_trees(&load.proxy),
+            backend: cpu::of_trees(backend.as_slice()),
+            proxy: cpu::of_trees(proxy),
             machine,
             steal,
         }
@@ -57,12 +57,12 @@ pub struct Meter<'a> {
 
 impl<'a> Meter<'a> {
     pub fn start(load: &'a Load) -> Self {
-        Self { load, before: Clocks::read(load), begun: Instant::now() }
+        Self { load, before: Clocks::read(load.backend, &load.proxy), begun: Instant::now() }
     }
 
     pub fn report(self, mut tally: Tally) -> Value {
         let seconds = self.begun.elapsed().as_secs_f64();
-        let now = Clocks::read(self.load);
+        let now = Clocks::read(self.load.backend, &self.load.proxy);
         let own = now.own - self.before.own;
         let backend = now.backend - self.before.backend;
         let proxy = now.proxy - self.before.proxy;
@@ -101,7 +101,7 @@ impl<'a> Meter<'a> {
 }
 
 /// Who was the limit. `idle`: nobody; a round trip is the limit then.
-fn verdict(ends: f64, proxy: f64, others: f64) -> &'static str {
+pub fn verdict(ends: f64, proxy: f64, others: f64) -> &'static str {
     match (ends > FULL, proxy > FULL) {
         (_, true) => "proxy-bound",
         (true, false) => "generator-bound",
