@@ -97,13 +97,17 @@ def run(shape: str, running: Running, served_by: Backend, cpus: Cpus, **options:
 
 
 @contextlib.contextmanager
-def shaping(plan: Figures, file: Path, cpus: Cpus, seconds: float) -> Iterator[Callable[[], Figures]]:
+def shaping(
+    plan: Figures, file: Path, cpus: Cpus, seconds: float, client: int | None = None
+) -> Iterator[Callable[[], Figures]]:
     """A run of groups of flows that has begun; what the block gets waits for its end, `seconds` at most.
 
-    Client and backend are threads of one process, so they share what CPUs there are for both.
+    Client and backend are threads of one process, so they share what CPUs there are for both. Clients connect from the
+    network namespace of the process `client`.
     """
     file.write_text(json.dumps(plan))
-    words = ["taskset", "-c", f"{cpus.client},{cpus.backend}", binary(), "shape", str(file)]
+    words = [] if client is None else ["nsenter", "-t", str(client), "-n"]
+    words += ["taskset", "-c", f"{cpus.client},{cpus.backend}", binary(), "shape", str(file)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
         try:
             assert started.stdout is not None and started.stderr is not None

@@ -7,8 +7,11 @@ import ctypes
 import errno
 import fcntl
 import os
+import shutil
 import socket
 import struct
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +20,11 @@ from pathlib import Path
 USUAL = ("cubic", "reno")
 SETTING = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 AVAILABLE = SETTING.with_name("tcp_available_congestion_control")
+BUFFERS = SETTING.with_name("tcp_rmem")
+#: Where a process has its network namespace.
+OURS = "/proc/{pid}/ns/net"
+#: The two ends of a wire between two networks, and their addresses: TEST-NET-1 (RFC 5737).
+WIRE, OUR_ADDRESS, THEIR_ADDRESS = ("eb-ours", "eb-theirs"), "192.0.2.1", "192.0.2.2"
 #: unshare(2), netdevice(7).
 CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x40000000, 0x8914, 1
 
@@ -49,6 +57,56 @@ def congestion_control() -> str:
 def can_have(name: str) -> bool:
     """Whether this process may have it for new connections."""
     return os.access(SETTING, os.W_OK) and name in AVAILABLE.read_text().split()
+
+
+@contextlib.contextmanager
+def receive_buffers_of(octets: int) -> Iterator[None]:
+    """Connections made meanwhile have receive buffers of so many bytes, where this process may set that."""
+    if not os.access(BUFFERS, os.W_OK):
+        yield
+        return
+    before = BUFFERS.read_text()
+    BUFFERS.write_text(f"4096 {octets} {octets}")
+    try:
+        yield
+    finally:
+        BUFFERS.write_text(before)
+
+
+def can_have_another() -> bool:
+    """Whether this process may make a second network, with a wire to it."""
+    return os.geteuid() == 0 and all(shutil.which(tool) for tool in ("ip", "nsenter", "unshare"))
+
+
+@contextlib.contextmanager
+def another() -> Iterator[tuple[int, str]]:
+    """A second network behind a pair of veth: a process that lives in it, and the address at which it reaches us."""
+    ours, theirs = WIRE
+    with subprocess.Popen(["unshare", "-n", "sleep", "infinity"]) as living:
+        try:
+            wait_for_another(living.pid)
+            for words in (
+                ["link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", str(living.pid)],
+                ["address", "add", f"{OUR_ADDRESS}/30", "dev", ours],
+                ["link", "set", ours, "up"],
+            ):
+                subprocess.run(["ip", *words], check=True)
+            inside = ["nsenter", "-t", str(living.pid), "-n", "ip"]
+            for words in (["address", "add", f"{THEIR_ADDRESS}/30", "dev", theirs], ["link", "set", theirs, "up"]):
+                subprocess.run([*inside, *words], check=True)
+            yield living.pid, OUR_ADDRESS
+        finally:
+            # The wire goes with the network.
+            living.kill()
+
+
+def wait_for_another(pid: int) -> None:
+    """Until the process is in a network of its own."""
+    until = time.monotonic() + 10
+    while Path(OURS.format(pid=pid)).readlink() == Path(OURS.format(pid="self")).readlink():
+        if time.monotonic() > until:
+            raise RuntimeError("no second network")
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager

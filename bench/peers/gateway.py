@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,8 @@ class Options:
     ways: bool = False
     #: More of one of the four rules, by its name.
     terms: dict[str, str] = field(default_factory=dict)
+    #: Bandwidth of a link.
+    link: str = ""
     #: Reason of the four rules: to change the rules of live flows without changing what they allow.
     why: str = "bench"
 
@@ -74,6 +77,8 @@ def policy(place: Place, backends: list[int], options: Options, last: str = "") 
         f"log: {{ decisions: {log} }}",
         "admin: { bind: '127.0.0.1:0' }",
     ]
+    if options.link:
+        lines.append(f"links: {{ internet: {{ bandwidth: {options.link} }} }}")
     if options.names:
         lines.append("lists: { many: { file: names.txt } }")
     lines.append("rules:")
@@ -96,6 +101,18 @@ def write(place: Place, text: str) -> None:
     fresh = place.policy.with_suffix(".tmp")
     fresh.write_text(text)
     fresh.replace(place.policy)
+
+
+def reload(place: Place) -> None:
+    """Returns when the outcome is known."""
+    with socket.socket(socket.AF_UNIX) as control:
+        control.connect(str(place.control))
+        control.sendall(b"POST /reload HTTP/1.1\r\nHost: local\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while data := control.recv(65536):
+            answer += data
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(f"the reload was refused: {answer.decode(errors='replace')}")
 
 
 def write_names(file: Path, count: int) -> None:

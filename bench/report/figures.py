@@ -25,12 +25,13 @@ def plain(digits: int) -> Callable[[float], str]:
     return lambda value: f"{value:,.{digits}f}"
 
 
-def percent(value: float) -> str:
-    return f"{value:.2%}"
-
-
 def signed(value: float) -> str:
-    return f"{value:+.2%}"
+    return f"{value:+.2f}"
+
+
+def table(head: list[str], body: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 #: In the order of a table's columns; a column appears where samples have it.
@@ -60,15 +61,15 @@ METRICS = [
     Metric("decision_s", "s to the new decision", plain(3)),
     Metric("calls", "calls", plain(1)),
     Metric("mbit_s", "Mbit/s", lambda value: f"{value:,.4g}"),
-    Metric("error", "error", signed),
-    Metric("mean_1s", "any 1 s: mean error", percent, compared=True),
-    Metric("worst_1s", "any 1 s: worst", signed),
+    Metric("error_pct", "error %", signed),
+    Metric("mean_1s_pct", "any 1 s: mean error %", plain(2), compared=True),
+    Metric("worst_1s_pct", "any 1 s: worst %", signed),
     Metric("burst_kib", "burst KiB", plain(0)),
-    Metric("burst_ms", "burst, ms of the rate", plain(1)),
+    Metric("burst_ms", "burst, ms of the rate", plain(1), compared=True),
     Metric("first_ms", "at first", plain(1)),
-    Metric("pause_ms", "after a pause", plain(1), compared=True),
+    Metric("pause_ms", "after a pause", plain(1)),
     Metric("jain", "Jain's index", plain(4)),
-    Metric("cpu_share", "proxy CPU", percent),
+    Metric("cpu_pct", "proxy CPU %", plain(1)),
 ]
 
 

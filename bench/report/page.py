@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from report import charts
-from report.figures import METRICS, ratios, spread, values
+from report import charts, scenarios
+from report.figures import METRICS, ratios, spread, table, values
 from report.results import FILE, Results
 from report.targets import PEERS
 from report.targets import targets as all_targets
@@ -31,6 +31,7 @@ TITLES = {
     "changes": "The same change, by everybody who can",
     "syscalls": "System calls for each connection",
     "caps": "The same cap, by everybody who can",
+    "shaping": "Shaping",
 }
 NOTES = {
     "connect": "TLS hello of 517 bytes, reply of 512 bytes. Latency is from connect to the first byte.",
@@ -59,8 +60,14 @@ NOTES = {
     "caps": "A limit on what clients receive, for each of the four names. nginx's is of each connection, so it has no "
     "part in 16 flows. HAProxy is 2.8, because Debian's 2.6 has no bwlim; Envoy refills every 50 ms, as it comes. "
     "Measured for 4 s after the first second, by a receiver that reads at once and counts by the millisecond. A burst "
-    "is the most bytes beyond rate × time in any window of whole milliseconds; at first, and after a pause of 2 s, from "
-    "the moment at which the sender sends again, with nothing under way before.",
+    "is the most bytes beyond rate × time in any window of whole milliseconds; at first, and after a pause of 2 s, "
+    "from the moment at which the sender sends again, with nothing under way before.",
+    "shaping": "Classes of one gateway, each scenario once, 10 s where nothing changes meanwhile. Rates are what "
+    "clients, or for `up` the backend, received; what the messages use is taken from what is configured. The worst "
+    "error of any 10 s and 1 s counts windows from every millisecond on. Allowed in 1 s: 2 % or two turns, whichever "
+    "is more. Within: that, and 1 % over the whole. Messages go over another flow, of the same class or a class of the "
+    "same link; alone: before the bulk begins. Both ends of the bulk share a CPU with both ends of the messages where "
+    "there are only two.",
 }
 #: Row, case, metric, title, digits.
 CHARTS = [
@@ -68,17 +75,21 @@ CHARTS = [
     ("connect", "32 in flight, backend closes first", "cpu_us", "Proxy CPU per connection, µs (less is better)", 1),
     ("message", "64 B, 64 flows", "rate", "64-byte messages per second, 64 flows (more is better)", 0),
     ("bulk", "down, 8 flows", "cpu_s_gib", "Bulk down, proxy CPU s per GiB (less is better)", 3),
+    (
+        "caps",
+        "100 Mbit/s, 1 flow",
+        "mean_1s_pct",
+        "A cap of 100 Mbit/s: mean error of any second, % (less is better)",
+        2,
+    ),
+    ("caps", "100 Mbit/s, 1 flow", "pause_ms", "The same: burst after a pause, ms of the rate (less is better)", 1),
+    ("caps", "1,000 Mbit/s, 1 flow", "cpu_s_gib", "A cap of 1 Gbit/s: proxy CPU s per GiB (less is better)", 3),
     ("memory", "8,000 idle flows", "user_bytes", "User memory of an idle flow, bytes (less is better)", 0),
 ]
 
 
 def cases(results: Results, row: str) -> list[str]:
     return list(dict.fromkeys(one["case"] for one in results.samples(row)))
-
-
-def table(head: list[str], body: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def case_table(samples: list[Json]) -> str:
@@ -131,6 +142,8 @@ def section(row: str, results: Results) -> str:
     stored = results.rows[row]
     parts = [f"## {TITLES[row]}", NOTES[row]]
     parts.append(f"{stored['date']}, commit {stored['commit']}, {stored['rounds']} rounds of {stored['seconds']:g} s.")
+    if row == "shaping":
+        return "\n\n".join([*parts, scenarios.figures(results.samples(row))])
     for case in cases(results, row):
         samples = results.samples(row, case)
         parts += [f"### {case}", case_table(samples), beside(samples)]
@@ -152,10 +165,12 @@ def targets(results: Results) -> str:
     return table(["what", "to reach", "reached", "met"], body) if body else ""
 
 
-def draw(folder: Path, results: Results) -> list[str]:
-    """Writes the charts; their lines of Markdown."""
+def draw(folder: Path, results: Results, rows: set[str]) -> list[str]:
+    """Writes the charts of some rows; their lines of Markdown."""
     lines = []
     for row, case, key, title, digits in CHARTS:
+        if row not in rows:
+            continue
         samples = results.samples(row, case)
         figures = []
         for name in ("egress", *PEERS):
@@ -182,6 +197,14 @@ def how(results: Results) -> str:
     lines.append("- Not measured: " + ("; ".join(sorted(missing)) + "." if missing else "nothing that was to be."))
     return "\n".join(lines)
 
+
+#: Rows that have a page of their own, and its head.
+ASIDE = ("caps", "shaping")
+SHAPING = """# Shaping
+
+Written by `make bench ROWS="caps shaping" WRITE=1`; do not edit. How it is measured otherwise, and all raw figures:
+[benchmarks](README.md).
+"""
 
 HEAD = """# Benchmarks
 
@@ -216,13 +239,20 @@ def components(results: Results) -> str:
 
 
 def write(folder: Path, results: Results) -> None:
+    aside = [row for row in ASIDE if row in results.rows]
     parts = [
         HEAD.format(file=FILE).rstrip(),
         how(results),
+        "Traffic shaping has [a page of its own](shaping.md)." if aside else "",
         "## To be reached",
         targets(results),
-        *draw(folder, results),
+        *draw(folder, results, set(TITLES) - set(ASIDE)),
     ]
-    parts += [section(row, results) for row in TITLES if row in results.rows]
+    parts += [section(row, results) for row in TITLES if row in results.rows and row not in ASIDE]
     parts.append(components(results))
     (folder / "README.md").write_text("\n\n".join(part for part in parts if part) + "\n")
+    if aside:
+        parts = [SHAPING.rstrip(), *draw(folder, results, set(ASIDE))]
+        parts += scenarios.draw(folder, results.samples("shaping"))
+        parts += [section(row, results) for row in reversed(aside)]
+        (folder / "shaping.md").write_text("\n\n".join(part for part in parts if part) + "\n")

@@ -95,7 +95,7 @@ def targets() -> list[Target]:
                 f"a cap of {case}: mean error of any second, against the best",
                 "caps",
                 case,
-                "mean_1s",
+                "mean_1s_pct",
                 1,
                 "at most",
                 best,

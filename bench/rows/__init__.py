@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rows import caps, changes, memory, policies, refusals, reload, syscalls, traffic, ways
+from rows import caps, changes, memory, policies, refusals, reload, shaping, syscalls, traffic, ways
 from rows.bench import Bench
 
 #: In the order of the page.
@@ -18,4 +18,5 @@ ROWS: dict[str, Callable[[Bench], None]] = {
     "changes": changes.run,
     "syscalls": syscalls.run,
     "caps": caps.run,
+    "shaping": shaping.run,
 }

@@ -84,9 +84,9 @@ def of_cap(figures: dict[str, Any]) -> dict[str, Any]:
 
     return {
         "mbit_s": span["rate_bps"] / 1e6,
-        "error": span["error"],
-        "mean_1s": span["mean_1s"],
-        "worst_1s": span["error_1s"],
+        "error_pct": span["error"] * 100,
+        "mean_1s_pct": span["mean_1s"] * 100,
+        "worst_1s_pct": span["error_1s"] * 100,
         "burst_kib": span["burst"] / KIB,
         "burst_ms": ms(span["burst"]),
         "first_ms": ms(group["first_burst"]),
@@ -94,7 +94,7 @@ def of_cap(figures: dict[str, Any]) -> dict[str, Any]:
         "jain": group["jain"],
         "failed": group["failed"],
         "cpu_s_gib": figures["proxy_cpu"] / gib if gib else None,
-        "cpu_share": figures["proxy_cpu"] / figures["seconds"],
+        "cpu_pct": figures["proxy_cpu"] / figures["seconds"] * 100,
         "others_share": figures["others_share"],
         "verdict": figures["verdict"],
     }

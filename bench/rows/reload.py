@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any
 
-from peers.gateway import Options, Place, egress, policy, write
+from peers.gateway import Options, Place, egress, policy, reload, write
 
 from rows.bench import Bench
 
@@ -42,17 +42,6 @@ class Changer:
     def change(self) -> None:
         self.allowed = not self.allowed
         write(self.place, self.texts[self.allowed])
-
-    def reload(self) -> None:
-        """Returns when the outcome is known."""
-        with socket.socket(socket.AF_UNIX) as control:
-            control.connect(str(self.place.control))
-            control.sendall(b"POST /reload HTTP/1.1\r\nHost: local\r\nConnection: close\r\n\r\n")
-            answer = b""
-            while data := control.recv(65536):
-                answer += data
-        if not answer.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(f"the reload was refused: {answer.decode(errors='replace')}")
 
     def decided(self) -> bool:
         with socket.create_connection(("127.0.0.1", self.place.connect)) as client:
@@ -119,7 +108,7 @@ def timed(changer: Changer, times: int) -> float:
     begun = time.perf_counter()
     for _ in range(times):
         changer.change()
-        changer.reload()
+        reload(changer.place)
     return time.perf_counter() - begun
 
 
@@ -134,7 +123,7 @@ def to_decision(bench: Bench, rules: int, told: str) -> None:
             begun = time.perf_counter()
             changer.change()
             if told == "by command":
-                changer.reload()
+                reload(changer.place)
             while not changer.decided():
                 time.sleep(0.001)
             figures = {"decision_s": time.perf_counter() - begun}

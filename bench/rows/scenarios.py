@@ -1,0 +1,177 @@
+"""What our shaper is put through: policies, flows, and the rate that each group of them is to have."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass, replace
+
+#: Bytes of a message that is sent beside the bulk, and milliseconds from one to the next.
+MESSAGE = (64, 2)
+#: Seconds at a beginning that are not measured: buffers fill.
+SETTLE = 1.0
+#: Seconds that are measured where nothing changes: windows of ten seconds, and some of them.
+LONG = 10.5
+#: Descriptors of the gateway and of the load generator beside two for each flow.
+SPARE = 1_000
+#: Flows of the scenario of many, where the limit of open files allows.
+MANY = 10_000
+#: Bytes of a socket's buffers there: with the kernel's own a gigabyte would wait before a gateway that reads slowly.
+SMALL = 16 << 10
+#: Terms of the class of the messages, where they have one. They are far below it.
+MESSAGES = "bandwidth: { guarantee: 1 Mbit/s }"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Seconds from the beginning, and the rate in Mbit/s between them."""
+
+    since: float
+    till: float
+    rate: float
+    #: What is said of the group then, where its rate changes.
+    when: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    name: str
+    #: Whose name it asks for.
+    rule: int
+    flows: int
+    expected: tuple[Expected, ...]
+    way: str = "down"
+    #: The address that it comes from.
+    source: str | None = None
+    start: float = 0.0
+    stop: float | None = None
+    #: Mbit/s that it is to have soon after its start.
+    wants: float | None = None
+    #: How much of what the messages use is taken from it.
+    pays: float = 1.0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    #: Terms of the rules of the four names.
+    terms: tuple[str, ...]
+    groups: tuple[Group, ...]
+    #: The bandwidth of the link; without one nothing is shared but each rule's own.
+    link: str = ""
+    #: Whose name the messages ask for, and what they are like.
+    messages: int = 0
+    message: tuple[int, int] = MESSAGE
+    workers: int = 1
+    #: Seconds, and the terms of the rules from then on, by reload.
+    changes: tuple[tuple[float, tuple[str, ...]], ...] = ()
+    #: Client and gateway have a network namespace each, and a pair of veth between them.
+    apart: bool = False
+    small_buffers: bool = False
+    #: Its groups share what there is: how evenly, for what each is to have, is told.
+    shares: bool = False
+
+
+def steady(rate: float) -> tuple[Expected, ...]:
+    return (Expected(SETTLE, SETTLE + LONG, rate),)
+
+
+def cap(name: str, rate: str, mbit_s: float, flows: int, **more: object) -> Scenario:
+    """One class at its ceiling; the messages are another flow of it."""
+    scenario = Scenario(name, (f"bandwidth: {rate}",), (Group("the class", 0, flows, steady(mbit_s)),))
+    return replace(scenario, **more)  # type: ignore[arg-type]
+
+
+def guarantee() -> Scenario:
+    terms = ("bandwidth: { guarantee: 30 Mbit/s, priority: low }", "bandwidth: { max: 100 Mbit/s }", "", MESSAGES)
+    owner = Group("owner, 1 flow", 0, 1, steady(30), pays=0)
+    return Scenario(
+        "a guarantee against 100 greedy flows",
+        terms,
+        (owner, Group("100 greedy flows", 1, 100, steady(70))),
+        link="100 Mbit/s",
+        messages=3,
+    )
+
+
+def borrowing() -> Scenario:
+    terms = ("bandwidth: { guarantee: 60 Mbit/s, priority: low }", "bandwidth: { max: 100 Mbit/s }", "", MESSAGES)
+    owner = Group("owner", 0, 4, (Expected(4.5, 8, 60),), start=4, stop=8, wants=60, pays=0)
+    expected = (
+        Expected(SETTLE, 4, 100, "owner asleep"),
+        Expected(4.5, 8, 40, "owner awake"),
+        Expected(8.5, 11, 100, "asleep again"),
+    )
+    return Scenario(
+        "borrowing, and giving back",
+        terms,
+        (owner, Group("borrower", 1, 4, expected)),
+        link="100 Mbit/s",
+        messages=3,
+    )
+
+
+def priorities() -> Scenario:
+    terms = ("bandwidth: { priority: high }", "bandwidth: { guarantee: 10 Mbit/s, priority: low }", "", MESSAGES)
+    groups = (Group("high", 0, 4, steady(90)), Group("low, 10 guaranteed", 1, 4, steady(10), pays=0))
+    return Scenario("two priorities", terms, groups, link="100 Mbit/s", messages=3)
+
+
+def weights() -> Scenario:
+    terms = tuple(f"bandwidth: {{ weight: {weight} }}" for weight in (1, 2, 4))
+    groups = tuple(
+        Group(f"weight {weight}", rule, 4, steady(20 * weight), pays=weight / 7)
+        for rule, weight in enumerate((1, 2, 4))
+    )
+    return Scenario("weights 1:2:4", (*terms, MESSAGES), groups, link="140 Mbit/s", messages=3, shares=True)
+
+
+def tenants() -> Scenario:
+    terms = ("bandwidth: { max: 100 Mbit/s, share_by: source }",)
+    groups = tuple(
+        Group(f"tenant of {flows} flow{'s' * (flows > 1)}", 0, flows, steady(50), source=source, pays=0.5)
+        for flows, source in ((100, "127.0.0.21"), (1, "127.0.0.22"))
+    )
+    return Scenario("100 flows of one tenant, 1 of another", terms, groups, shares=True)
+
+
+def both_ways() -> Scenario:
+    groups = tuple(Group(way, 0, 4, steady(100), way=way) for way in ("down", "up"))
+    return Scenario("up and down apart", ("bandwidth: 100 Mbit/s",), groups)
+
+
+def changed_live() -> Scenario:
+    expected = (
+        Expected(SETTLE, 4, 100, "at first"),
+        Expected(4.5, 8, 40, "reloaded"),
+        Expected(8.5, 11.5, 200, "reloaded again"),
+    )
+    return Scenario(
+        "the rate changed live",
+        ("bandwidth: 100 Mbit/s",),
+        (Group("the class", 0, 8, expected),),
+        changes=((4, ("bandwidth: 40 Mbit/s",)), (8, ("bandwidth: 200 Mbit/s",))),
+    )
+
+
+def many() -> int:
+    """Flows that gateway and load generator may have open, up to 10,000: each needs two descriptors in both."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return MANY if hard == resource.RLIM_INFINITY else min(MANY, (hard - SPARE) // 2)
+
+
+SCENARIOS = [
+    cap("one class at its ceiling", "100 Mbit/s", 100, 8),
+    guarantee(),
+    borrowing(),
+    priorities(),
+    weights(),
+    tenants(),
+    both_ways(),
+    cap("10,000 flows", "1 Gbit/s", 1_000, MANY, small_buffers=True),
+    # Messages of 16 bytes: four of them use a tenth of the class.
+    cap("64 kbit/s", "64 kbit/s", 0.064, 1, message=(16, 20)),
+    cap("5 Gbit/s", "5 Gbit/s", 5_000, 8),
+    changed_live(),
+    cap("two workers, one limit", "1 Gbit/s", 1_000, 16, workers=2),
+    cap("across namespaces", "1 Gbit/s", 1_000, 8, apart=True),
+]
