@@ -61,13 +61,14 @@ NOTES = {
     "part in 16 flows. HAProxy is 2.8, because Debian's 2.6 has no bwlim; Envoy refills every 50 ms, as it comes. "
     "Measured for 4 s after the first second, by a receiver that reads at once and counts by the millisecond. A burst "
     "is the most bytes beyond rate × time in any window of whole milliseconds; at first, and after a pause of 2 s, "
-    "from the moment at which the sender sends again, with nothing under way before.",
+    "from the moment at which the sender sends again, with nothing under way before. Everybody has real-time priority "
+    "(SCHED_RR): it is timers that are measured, and what else a machine does would be, too.",
     "shaping": "Classes of one gateway, each scenario once, 10 s where nothing changes meanwhile. Rates are what "
     "clients, or for `up` the backend, received; what the messages use is taken from what is configured. The worst "
     "error of any 10 s and 1 s counts windows from every millisecond on. Allowed in 1 s: 2 % or two turns, whichever "
     "is more. Within: that, and 1 % over the whole. Messages go over another flow, of the same class or a class of the "
     "same link; alone: before the bulk begins. Both ends of the bulk share a CPU with both ends of the messages where "
-    "there are only two.",
+    "there are only two. All have real-time priority, as in the next table.",
 }
 #: Row, case, metric, title, digits.
 CHARTS = [
@@ -219,7 +220,7 @@ generator's (`generator-bound`: the proxy could do more), neither (`idle`: the r
 used the machine (`disturbed`). Below 10 % is noise.
 
 ```sh
-make bench                                # everything, some 40 minutes; writes this page
+make bench                                # everything, an hour; writes this page and that of shaping
 make bench ROWS="connect bulk" ROUNDS=3   # some rows, printed only; WRITE=1 puts them into this page
 ```
 """

@@ -52,7 +52,7 @@ def plan(name: str, flows: int, running: Running, backends: list[int]) -> dict[s
 
 def run(bench: Bench) -> None:
     backends = [free_port() for _ in NAMES]
-    with bench.serving(CAPPED, backends=backends) as serving:
+    with load_generator.ahead_of_others(), bench.serving(CAPPED, backends=backends) as serving:
         for number, case, name, flows, peer in turns(bench, list(serving)):
             file = bench.fresh_folder("caps") / "plan.json"
             told = plan(name, flows, serving[peer], backends)

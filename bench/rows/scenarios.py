@@ -1,4 +1,8 @@
-"""What our shaper is put through: policies, flows, and the rate that each group of them is to have."""
+"""What our shaper is put through: policies, flows, and the rate that each group of them is to have.
+
+A limit that two gateways share, one of which dies, has its place here once there is one: `shaping.run_once` starts one
+gateway, and a group asks all of `to`.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,10 @@ LONG = 10.5
 SPARE = 1_000
 #: Flows of the scenario of many, where the limit of open files allows.
 MANY = 10_000
-#: Bytes of a socket's buffers there: with the kernel's own a gigabyte would wait before a gateway that reads slowly.
+#: Bytes of a socket's buffer where little is to wait before the gateway: for many flows it would be a gigabyte.
 SMALL = 16 << 10
+#: What a flow of some ten Mbit/s needs.
+MODEST = 128 << 10
 #: Terms of the class of the messages, where they have one. They are far below it.
 MESSAGES = "bandwidth: { guarantee: 1 Mbit/s }"
 
@@ -48,6 +54,10 @@ class Group:
     wants: float | None = None
     #: How much of what the messages use is taken from it.
     pays: float = 1.0
+    #: Bytes that it has to send at a time, and milliseconds from one time to the next; without it there is no end.
+    pace: tuple[int, int] | None = None
+    #: Bytes of its senders' socket buffers; as the kernel has them unless said.
+    send_buffer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,8 @@ class Scenario:
     changes: tuple[tuple[float, tuple[str, ...]], ...] = ()
     #: Client and gateway have a network namespace each, and a pair of veth between them.
     apart: bool = False
-    small_buffers: bool = False
+    #: Bytes of the receive buffers between sender and gateway.
+    receive_buffer: int | None = None
     #: Its groups share what there is: how evenly, for what each is to have, is told.
     shares: bool = False
 
@@ -75,9 +86,10 @@ def steady(rate: float) -> tuple[Expected, ...]:
     return (Expected(SETTLE, SETTLE + LONG, rate),)
 
 
-def cap(name: str, rate: str, mbit_s: float, flows: int, **more: object) -> Scenario:
+def cap(name: str, rate: str, mbit_s: float, flows: int, send_buffer: int | None = None, **more: object) -> Scenario:
     """One class at its ceiling; the messages are another flow of it."""
-    scenario = Scenario(name, (f"bandwidth: {rate}",), (Group("the class", 0, flows, steady(mbit_s)),))
+    group = Group("the class", 0, flows, steady(mbit_s), send_buffer=send_buffer)
+    scenario = Scenario(name, (f"bandwidth: {rate}",), (group,))
     return replace(scenario, **more)  # type: ignore[arg-type]
 
 
@@ -95,7 +107,8 @@ def guarantee() -> Scenario:
 
 def borrowing() -> Scenario:
     terms = ("bandwidth: { guarantee: 60 Mbit/s, priority: low }", "bandwidth: { max: 100 Mbit/s }", "", MESSAGES)
-    owner = Group("owner", 0, 4, (Expected(4.5, 8, 60),), start=4, stop=8, wants=60, pays=0)
+    # A small buffer: what waits there when it stops is sent all the same.
+    owner = Group("owner", 0, 1, (Expected(4.5, 8, 60),), start=4, stop=8, wants=60, pays=0, send_buffer=MODEST)
     expected = (
         Expected(SETTLE, 4, 100, "owner asleep"),
         Expected(4.5, 8, 40, "owner awake"),
@@ -108,6 +121,14 @@ def borrowing() -> Scenario:
         link="100 Mbit/s",
         messages=3,
     )
+
+
+def lending() -> Scenario:
+    """The owner wants a third of what it may have, 50 times a second: each time more than a turn."""
+    terms = ("bandwidth: { guarantee: 60 Mbit/s }", "bandwidth: { max: 100 Mbit/s }", "", MESSAGES)
+    owner = Group("owner", 0, 1, steady(20), pays=0, pace=(50_000, 20))
+    borrower = Group("borrower", 1, 4, steady(80))
+    return Scenario("a guarantee not used up", terms, (owner, borrower), link="100 Mbit/s", messages=3)
 
 
 def priorities() -> Scenario:
@@ -163,12 +184,14 @@ SCENARIOS = [
     cap("one class at its ceiling", "100 Mbit/s", 100, 8),
     guarantee(),
     borrowing(),
+    lending(),
     priorities(),
     weights(),
     tenants(),
     both_ways(),
-    cap("10,000 flows", "1 Gbit/s", 1_000, MANY, small_buffers=True),
-    # Messages of 16 bytes: four of them use a tenth of the class.
+    # A message every 20 ms: less than a flow's part of the class.
+    cap("10,000 flows", "1 Gbit/s", 1_000, MANY, SMALL, receive_buffer=SMALL, message=(64, 20)),
+    # Messages of 16 bytes, a tenth of the class.
     cap("64 kbit/s", "64 kbit/s", 0.064, 1, message=(16, 20)),
     cap("5 Gbit/s", "5 Gbit/s", 5_000, 8),
     changed_live(),

@@ -15,7 +15,7 @@ from peers.gateway import EGRESS, Options, Place, egress, policy, reload, write
 from peers.peer import NAMES, free_port
 
 from rows.bench import Bench
-from rows.scenarios import MANY, SCENARIOS, SMALL, Expected, Group, Scenario, many
+from rows.scenarios import MANY, SCENARIOS, Expected, Group, Scenario, many
 
 #: Rules beside the four: the policy is not what is measured here.
 RULES = 100
@@ -65,7 +65,8 @@ def plan(scenario: Scenario, to: list[str], pid: int | None, backends: list[int]
             "flows": flows_of(group),
             "start": ms(group.start),
             "stop": ms(group.stop),
-            "send_buffer": SMALL if scenario.small_buffers else None,
+            "send_buffer": group.send_buffer,
+            "pace": group.pace and {"bytes": group.pace[0], "every": group.pace[1]},
             "wants": group.wants and group.wants * 1e6 / 8,
             "spans": [span(group, of) for of in group.expected],
         }
@@ -80,8 +81,8 @@ def plan(scenario: Scenario, to: list[str], pid: int | None, backends: list[int]
 @contextlib.contextmanager
 def serving(bench: Bench, scenario: Scenario, backends: list[int]) -> Iterator[tuple[Running, Place]]:
     with contextlib.ExitStack() as stack:
-        if scenario.small_buffers:
-            stack.enter_context(network.receive_buffers_of(SMALL))
+        if scenario.receive_buffer:
+            stack.enter_context(network.receive_buffers_of(scenario.receive_buffer))
         cpus = bench.cpus.proxy_two if scenario.workers > 1 else bench.cpus.proxy
         terms = options(scenario, scenario.terms)
         yield stack.enter_context(egress(bench.fresh_folder("shaping"), backends, cpus, terms))
@@ -144,6 +145,11 @@ def run(bench: Bench) -> None:
     """Each once: it is the windows of a run that are many."""
     if not bench.wants(EGRESS):
         return
+    with load_generator.ahead_of_others():
+        run_all(bench)
+
+
+def run_all(bench: Bench) -> None:
     for scenario in SCENARIOS:
         if scenario.apart and not network.can_have_another():
             print(f"{scenario.name}: not measured, it needs root, ip and nsenter")

@@ -7,11 +7,15 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from egress_gateway.check import check
+from peers.gateway import Place, policy
+from peers.peer import NAMES
 from report import charts, page
 from report.figures import METRICS, ratios, spread
 from report.results import Results
 from report.targets import targets
-from rows import ROWS, caps, memory, refusals
+from rows import ROWS, caps, memory, refusals, shaping
+from rows.scenarios import SCENARIOS
 from rows.traffic import Traffic
 
 RATE, CPU = (next(one for one in METRICS if one.key == key) for key in ("rate", "cpu_us"))
@@ -85,6 +89,38 @@ def test_every_target_names_what_there_is() -> None:
         assert case in cases[row]
         assert key in known
     assert set(page.TITLES) == set(page.NOTES) == set(ROWS)
+
+
+def test_every_scenario_has_a_policy_that_loads(tmp_path: Path) -> None:
+    """Guarantees that do not fit their link, for one, would be an error."""
+    for scenario in SCENARIOS:
+        for terms in (scenario.terms, *(terms for _, terms in scenario.changes)):
+            place = Place(tmp_path, 1, 2)
+            place.policy.write_text(policy(place, [9, 9, 9, 9], shaping.options(scenario, terms)))
+            assert check([place.policy]).policy.names >= len(NAMES), scenario.name
+
+
+def test_the_page_of_shaping_says_what_is_within(tmp_path: Path) -> None:
+    """A group that has 98 % of its rate is not, whatever its windows are like."""
+    scenario = SCENARIOS[0]
+    group = scenario.groups[0]
+    told = {"jain": 1.0, "reached_ms": None, "failed": 0}
+    samples = []
+    for number, error in enumerate((0.002, -0.02)):
+        rate = shaping.expected(scenario, group, group.expected[0])
+        span = {"rate_bps": rate * 8 * (1 + error), "expected_bps": rate * 8, "error": error, "burst": 0}
+        span |= {"error_10s": error, "error_1s": error}
+        figures = shaping.of_span(scenario, group, group.expected[0], told, span)
+        samples.append({"case": f"number {number}", "peer": group.name, "round": 0, "series": [1e6, 2e6], **figures})
+    found = Results.empty()
+    found.put("shaping", samples, 1, 1.0)
+    page.write(tmp_path, found)
+    text = (tmp_path / "shaping.md").read_text()
+    assert "| number 0 | the class | 100 | 99.94 | +0.20 | +0.20 | +0.20 | 2.0 | yes |" in text
+    assert "| number 1 | the class | 100 | 97.75 | -2.00 | -2.00 | -2.00 | 2.0 | **no** |" in text
+    for chart in tmp_path.glob("*.svg"):
+        ElementTree.parse(chart)
+    assert len(list(tmp_path.glob("shaping-*.svg"))) == 3
 
 
 def test_a_chart_escapes_its_labels() -> None:

@@ -65,6 +65,11 @@ impl Shared {
         Self { plan, zero: OnceLock::new(), done: false.into(), arrived: 0.into(), groups }
     }
 
+    /// All flows are there, and nothing is sent but messages.
+    fn is_quiet(&self) -> bool {
+        self.zero.get().is_some_and(|zero| Instant::now() < *zero)
+    }
+
     fn now(&self) -> Option<u64> {
         let zero = self.zero.get()?;
         Instant::now().checked_duration_since(*zero).map(|since| since.as_millis() as u64)
@@ -81,8 +86,11 @@ impl Shared {
             return 0;
         }
         live.begun.fetch_min(now, Relaxed);
-        let Some(pause) = of.pause else { return u64::MAX };
         let sent = live.sent.load(Relaxed);
+        if let Some(pace) = of.pace {
+            return (((now - of.start) / pace.every + 1) * pace.bytes).saturating_sub(sent);
+        }
+        let Some(pause) = of.pause else { return u64::MAX };
         if sent < pause.after {
             return pause.after - sent;
         }

@@ -28,6 +28,13 @@ pub struct Pause {
     pub lasts: u64,
 }
 
+/// What a sender has to send: so many bytes at a time, and so many milliseconds from one time to the next.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    pub bytes: u64,
+    pub every: u64,
+}
+
 /// Flows that do the same at the same time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
@@ -41,6 +48,8 @@ pub struct Group {
     pub start: u64,
     pub stop: Option<u64>,
     pub pause: Option<Pause>,
+    /// All of the group together; without it they send without end.
+    pub pace: Option<Pace>,
     /// Bytes of the sender's socket buffer; as the kernel has it unless said.
     pub send_buffer: Option<usize>,
     pub spans: Vec<Span>,
@@ -134,6 +143,10 @@ fn group(of: &Value) -> io::Result<Group> {
     let pause = |of: &Value| {
         Some(Pause { after: of.get("after")?.as_u64()?, lasts: of.get("lasts")?.as_u64()? })
     };
+    let pace = |of: &Value| {
+        let every = of.get("every")?.as_u64().filter(|every| *every > 0)?;
+        Some(Pace { bytes: of.get("bytes")?.as_u64()?, every })
+    };
     let span = |of: &Value| {
         let (from, till) = (need(of, "from", Value::as_u64)?, need(of, "till", Value::as_u64)?);
         let rate = need(of, "rate", Value::as_f64)?;
@@ -152,6 +165,7 @@ fn group(of: &Value) -> io::Result<Group> {
         start: need(of, "start", Value::as_u64)?,
         stop: get(of, "stop", Value::as_u64)?,
         pause: get(of, "pause", pause)?,
+        pace: get(of, "pace", pace)?,
         send_buffer: get(of, "send_buffer", size)?,
         spans: each(of, "spans", span)?,
         wants: get(of, "wants", Value::as_f64)?,

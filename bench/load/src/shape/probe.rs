@@ -43,10 +43,10 @@ pub fn run(shared: &Shared, probe: &Probe) -> io::Result<Value> {
         stream.read_exact(&mut answer)?;
         count += 1;
         let took = begun.elapsed().as_micros() as u32;
-        match shared.now() {
-            None if count > WARM_UP => quiet.push(took),
-            Some(now) if is_busy(shared, now) => busy.push(took),
-            _ => {}
+        if count > WARM_UP && shared.is_quiet() {
+            quiet.push(took);
+        } else if shared.now().is_some_and(|now| is_busy(shared, now)) {
+            busy.push(took);
         }
         // One whose time came before the last answer has waited since then.
         begun += every;
