@@ -95,6 +95,8 @@ def of_captured(gateway: Gateway, **wanted: object) -> dict[str, object]:
         ([SECRET.replace(b" HTTP", b"\tHTTP")], "not_accepted", "request_line"),
         ([SECRET.replace(b"GET", b"get")], "not_accepted", "request_line"),
         ([SECRET.replace(b"GET", b"A" * 30)], "not_accepted", "request_line"),
+        ([SECRET.replace(b"/secret", b"/secret?\0")], "malformed", "nul"),
+        ([SECRET.replace(b" ", b"\xa0", 2)], "not_accepted", "request_line"),
         ([b"g", SECRET[1:]], "not_accepted", "request_line"),
         ([f"GET http://{DENIED}/\r\n".encode()], "not_accepted", "request_line"),
         ([SECRET.replace(b"\r\n", b"\n")], "malformed", "bare_lf"),

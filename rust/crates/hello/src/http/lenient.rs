@@ -1,5 +1,5 @@
 //! What servers take for a request though it keeps no rule of HTTP: empty lines before it, tabs for
-//! spaces, methods in small letters, a proxy's words. Such bytes name a host that nobody here reads.
+//! spaces, methods in small letters, a NUL in the path, a proxy's words. Such bytes name a host that nobody here reads.
 use std::convert::Infallible;
 
 use super::MAX_HEAD;
@@ -17,6 +17,8 @@ pub struct LenientReader {
     seen: usize,
     /// Of the method.
     has_small_letters: bool,
+    /// The method has digits or signs, as none has that a server answers, and other protocols' bytes do.
+    has_signs: bool,
     /// The last ones.
     last: [u8; VERSION],
     /// The first ones of the line's second word.
@@ -70,10 +72,11 @@ impl LenientReader {
             Part::Before if is_blank(byte) => Part::Before,
             Part::Before | Part::Method if is_token(byte) => {
                 self.has_small_letters |= byte.is_ascii_lowercase();
+                self.has_signs |= !(byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_'));
                 Part::Method
             }
             Part::Method if is_blank(byte) && byte != b'\n' => Part::Line,
-            Part::Line if !matches!(byte, b'\n' | 0) => {
+            Part::Line if byte != b'\n' && (byte != 0 || !self.has_signs) => {
                 if (self.target_len > 0 || !is_blank(byte)) && self.target_len < SCHEME {
                     self.target[self.target_len] = byte;
                     self.target_len += 1;
@@ -96,9 +99,11 @@ fn names_version([blank, name @ .., digit]: &[u8; VERSION]) -> bool {
     is_blank(*blank) && name.eq_ignore_ascii_case(b"HTTP/") && digit.is_ascii_digit()
 }
 
-/// What separates words for one server or another (RFC 9112 §3, "lenient parsing").
+/// What separates words for one server or another: RFC 9112 §3 ("lenient parsing") has the first row, and
+/// Python's http.server splits a line of ISO 8859-1 at the others, too.
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c)
+        || matches!(byte, 0x1c..=0x1f | 0x85 | 0xa0)
 }
 
 /// RFC 9110 §5.6.2.
