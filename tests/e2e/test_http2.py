@@ -121,6 +121,14 @@ def test_two_authorities_are_refused(start: Start) -> None:
     assert gateway.record()["other_name"] == "host_differs"
 
 
+def test_no_authority_is_refused_with_a_record(start: Start) -> None:
+    gateway = start(policy_for(443))
+    with client(gateway) as http2:
+        number = http2.request([(":method", "CONNECT"), ("host", "allowed.example:443")])
+        assert "x-egress-decision" in http2.answer(number).headers
+    assert gateway.record()["other_name"] == "request_line"
+
+
 def test_other_methods_and_extended_connect(start: Start) -> None:
     gateway = start(policy_for(443))
     with client(gateway) as http2:

@@ -21,8 +21,9 @@ pub(crate) fn head_of(request: &Parts) -> Result<Vec<u8>, StatusCode> {
         return Err(StatusCode::NOT_IMPLEMENTED);
     }
     let target = if request.method == Method::CONNECT {
-        // An authority and nothing else (RFC 9113, section 8.5); the library has refused a scheme and a path.
-        request.uri.authority().ok_or(StatusCode::BAD_REQUEST)?.to_string()
+        // An authority and nothing else (RFC 9113, section 8.5); the library has refused a scheme and a path. Where there
+        // is none, there is no target.
+        request.uri.authority().map(ToString::to_string).unwrap_or_default()
     } else {
         request.uri.to_string()
     };
@@ -93,9 +94,11 @@ mod tests {
         let extended = Request::connect("https://a.example:443/chat")
             .extension(h2::ext::Protocol::from_static("websocket"));
         assert_eq!(head(extended), Err(StatusCode::NOT_IMPLEMENTED));
-        assert_eq!(
-            head(Request::builder().method("CONNECT").uri("/")),
-            Err(StatusCode::BAD_REQUEST)
-        );
+    }
+
+    #[test]
+    fn a_connect_without_an_authority_is_left_to_the_worker_to_refuse() {
+        let request = Request::builder().method("CONNECT").uri("/").header("host", "a.example");
+        assert_eq!(head(request).unwrap(), "CONNECT  HTTP/1.1\r\nhost: a.example\r\n\r\n");
     }
 }
