@@ -318,6 +318,24 @@ impl Context {
         }
     }
 
+    /// The same of a hello that came along with the request for the tunnel: it is known before anything is dialled.
+    pub(super) fn refusal_ahead(&self, flow: &mut Flow) -> Option<Reason> {
+        let Work::Resolve(bytes) = &flow.work else { return None };
+        let mut ahead = bytes.rest();
+        if ahead.is_empty() || !flow.asks_for_tunnel() {
+            return None;
+        }
+        let mut reader = Reader::of_tunnel();
+        let said = loop {
+            match reader.read(ahead) {
+                Said::Pass(taken) => ahead = &ahead[taken..],
+                said => break said,
+            }
+        };
+        let first = ahead.first().copied();
+        self.inner_refusal(flow, said, first)
+    }
+
     /// Whether what the tunnel's first bytes say contradicts what was judged.
     fn inner_refusal(&self, flow: &mut Flow, said: Said, first: Option<u8>) -> Option<Reason> {
         let policy = self.policy();

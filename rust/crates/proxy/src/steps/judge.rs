@@ -90,6 +90,11 @@ impl Context {
                 return self.refuse(token, flow, Reason::NotAccepted, End::Refused);
             }
         }
+        if let Some(reason) = self.refusal_ahead(flow)
+            && !self.audited(flow, reason)
+        {
+            return self.refuse(token, flow, reason, End::Refused);
+        }
         self.place(flow, &policy);
         self.admit(token, flow, &policy, None)
     }
