@@ -354,10 +354,12 @@ class Bandwidth(Section, frozen=True):
     ] = "normal"
     weight: Annotated[Weight, _doc("How much of it, beside others of its priority.", 2)] = 1
     share_by: Annotated[
-        Literal["source", "connection", "none"],
+        Literal["source", "namespace", "connection", "none"],
         _doc(
             "`source`: each caller (by its identity, else its address) has an equal part, and its connections share "
-            "that. `connection`, or `none`: each connection has an equal part."
+            "that. `namespace`: each Kubernetes namespace has, as the SPIFFE ID of a client certificate names it "
+            "(`…/ns/payments/…`), and each caller of whom none is known. `connection`, or `none`: each connection has an "
+            "equal part."
         ),
     ] = "none"
 

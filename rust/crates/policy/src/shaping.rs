@@ -54,10 +54,19 @@ pub enum Priority {
 pub enum ShareBy {
     /// Each caller; its connections share that.
     Source,
+    /// Each namespace, and each caller of whom none is known.
+    Namespace,
     /// Each connection.
     #[default]
     #[serde(alias = "none")]
     Connection,
+}
+
+impl ShareBy {
+    /// Connections of one caller have a part together.
+    pub fn joins(self) -> bool {
+        self != Self::Connection
+    }
 }
 
 /// A pipe that classes share, the same in both directions.

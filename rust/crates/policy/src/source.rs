@@ -65,6 +65,16 @@ impl Identity {
         self.spiffe.as_deref()
     }
 
+    /// The Kubernetes namespace in a SPIFFE ID: what stands behind the path segment `ns`, by which every issuer for
+    /// Kubernetes names it (`spiffe://cluster.local/ns/payments/sa/api`).
+    pub fn namespace(&self) -> Option<&str> {
+        let path = self.spiffe()?.strip_prefix(SPIFFE_SCHEME)?;
+        // The first one is the trust domain.
+        let mut segments = path.split('/').skip(1);
+        segments.find(|segment| *segment == "ns")?;
+        segments.next().filter(|namespace| !namespace.is_empty())
+    }
+
     /// The part with the strongest evidence: what records show.
     pub fn strongest(&self) -> Option<&[u8]> {
         self.spiffe().map(str::as_bytes).or(self.user()).or(self.tlv())
@@ -157,6 +167,17 @@ pub fn is_spiffe_id(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_is_what_stands_behind_ns() {
+        let of = |id: &str| Identity::default().with_spiffe(id).namespace().map(str::to_owned);
+        assert_eq!(of("spiffe://cluster.local/ns/payments/sa/api").as_deref(), Some("payments"));
+        assert_eq!(of("spiffe://td/cluster/eu/ns/a/pod/x").as_deref(), Some("a"));
+        for none in ["spiffe://ns/payments", "spiffe://td/ns", "spiffe://td/sa/ns", "spiffe://td"] {
+            assert_eq!(of(none), None, "{none}");
+        }
+        assert_eq!(Identity::default().with_user(b"spiffe://td/ns/a").namespace(), None);
+    }
 
     #[test]
     fn spiffe_ids_have_one_spelling() {

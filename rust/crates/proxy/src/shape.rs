@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use egress_policy::{Identity, ShareBy};
+use egress_policy::Identity;
 use egress_shape::{Gate, Nanos, PERIOD, Pace, Turn};
 
 pub(crate) use self::plans::{HELD_BOUNDS_MS, Placed, Plans, Waits};
@@ -366,8 +366,8 @@ impl Shaper {
             for way in [UP, DOWN] {
                 let told = &mut class.told[way].sources;
                 let mut now_waiting = HashMap::new();
-                let by_source = placed.share_by == ShareBy::Source;
-                let shared = plans.waiting.as_ref().filter(|_| by_source).map(|cells| &cells[way]);
+                let joins = placed.share_by.joins();
+                let shared = plans.waiting.as_ref().filter(|_| joins).map(|cells| &cells[way]);
                 let waiting = class.gates[way].weigh(|source, flows| {
                     let Some(cells) = shared else { return 1.0 };
                     let flows = u32::try_from(flows).unwrap_or(u32::MAX);

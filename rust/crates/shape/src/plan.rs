@@ -15,9 +15,12 @@ use crate::gate::LEAST_TURN;
 pub const PERIOD: Nanos = 10_000_000;
 /// What was sent beyond a rate is taken off it over this time.
 const REPAID_IN: f64 = 0.1;
+/// What was left over of a link, though somebody waited, is used within this time.
+const USED_IN: f64 = 0.05;
 /// What is not sent now is kept for this time.
 const KEPT: f64 = 0.012;
-/// Of what was used before, this part is expected after a period without use.
+/// What is used is a mean over some periods, in which an earlier one counts so much less than the next: who sends in bursts
+/// is lent to others in between.
 const FADE: f64 = 0.7;
 
 /// The bounds of one class, in bytes per second.
@@ -88,6 +91,15 @@ impl Debt {
         if rate.is_finite() {
             self.0 = (self.0 + sent - rate * seconds).max(-rate * KEPT);
         }
+    }
+
+    /// What was kept for somebody who did not come is for those that waited meanwhile: soon, and without a burst. Where
+    /// nobody waited, it is nobody's.
+    fn left_over(&mut self, waited: bool) -> f64 {
+        if !waited {
+            self.0 = self.0.max(0.0);
+        }
+        (-self.0).max(0.0) / USED_IN
     }
 
     /// The rate at which it is repaid. Turns that are longer than a period, and those that come late, are no debt.
@@ -217,7 +229,8 @@ impl Plan {
         let seconds = (now.saturating_sub(state.at).max(1)) as f64 / 1e9;
         state.at = now;
         state.claims.clear();
-        let mut sent_in_all = 0.0;
+        let fade = FADE.powf(seconds / (PERIOD as f64 / 1e9));
+        let (mut sent_in_all, mut waited) = (0.0, false);
         let turns = 2.0 * LEAST_TURN * self.workers as f64;
         for (class, bounds) in state.bounds.iter().enumerate() {
             let (mut demand, mut sent, mut used, mut waiting) = (0.0, 0.0, 0.0, 0.0);
@@ -228,12 +241,13 @@ impl Plan {
                 let before = &mut state.before[class * self.workers + worker];
                 let bytes = total.wrapping_sub(before.sent) as f64;
                 before.sent = total;
-                before.used = (bytes / seconds).max(before.used * FADE);
+                before.used = before.used * fade + bytes / seconds * (1.0 - fade);
                 demand += if waits > 0.0 { f64::INFINITY } else { before.used };
                 sent += bytes;
                 used += before.used;
                 waiting += waits;
             }
+            waited |= waiting > 0.0;
             let beyond = sent - bounds.guarantee * seconds;
             if beyond >= 1.0 {
                 borrowed(class, beyond as u64);
@@ -252,7 +266,8 @@ impl Plan {
         }
         let capacity = state.capacity.min(read(&self.capacity));
         state.link_debt.add(sent_in_all, capacity, seconds);
-        let capacity = state.link_debt.corrected(capacity, turns * state.bounds.len() as f64);
+        let capacity = state.link_debt.left_over(waited)
+            + state.link_debt.corrected(capacity, turns * state.bounds.len() as f64);
         allot(capacity, &state.claims, &mut state.shares);
         for class in 0..state.bounds.len() {
             state.workers.clear();

@@ -385,6 +385,24 @@ fn after_a_pause_no_more_than_the_stated_burst_comes_at_once() {
 }
 
 #[test]
+fn what_a_bursty_owner_does_not_use_is_lent_in_between() {
+    let link = 100.0 * MBIT;
+    for (bytes, every) in [(50_000, 20 * MS), (5_000, 2 * MS), (500_000, 200 * MS)] {
+        let owner = Flow::small(0, 0, 0, bytes, every);
+        let all = vec![owner, Flow::bulk(1, 0, 1), Flow::bulk(1, 1, 2)];
+        let mut world = World::new(link, vec![class(60.0 * MBIT), class(0.0)], 2, all);
+        world.run(6 * SECOND);
+        println!("{every}: {:.4}", world.rate(1, 1000, 6000) / (80.0 * MBIT));
+        near(world.rate(0, 1000, 6000), 20.0 * MBIT, 0.01);
+        near(world.rate(1, 1000, 6000), 80.0 * MBIT, 0.01);
+        for from in (1000..5000).step_by(50) {
+            let both = world.rate(0, from, from + 1000) + world.rate(1, from, from + 1000);
+            assert!((both / link - 1.0).abs() <= 0.02, "{from}: {}", both / link);
+        }
+    }
+}
+
+#[test]
 fn a_limit_that_comes_and_goes_holds_while_it_is_there() {
     let link = 100.0 * MBIT;
     let all = (0..2).map(|n| Flow::bulk(n, n, n as u64)).collect();

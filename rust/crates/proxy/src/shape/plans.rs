@@ -106,7 +106,7 @@ impl Plans {
             [Plan::new(capacity, bounds.clone(), workers), Plan::new(capacity, bounds, workers)]
         };
         let links = capacity.zip(bounds).map(plan).collect();
-        let shared = placed.iter().any(|class| class.share_by == ShareBy::Source) && workers > 1;
+        let shared = placed.iter().any(|class| class.share_by.joins()) && workers > 1;
         let cells = || (0..CELLS).map(|_| AtomicU32::new(0)).collect();
         let waiting = shared.then(|| [cells(), cells()]);
         let keys = before.map_or_else(RandomState::new, |before| before.keys.clone());
@@ -121,11 +121,17 @@ impl Plans {
         identity: Option<&Identity>,
     ) -> Option<u64> {
         let class = self.classes.get(class as usize)?;
-        let share = match identity.and_then(Identity::strongest) {
-            Some(identity) => self.keys.hash_one((&class.name, identity)),
-            None => self.keys.hash_one((&class.name, ip)),
+        let namespace = match class.share_by {
+            ShareBy::Connection => return None,
+            ShareBy::Source => None,
+            ShareBy::Namespace => identity.and_then(Identity::namespace),
         };
-        (class.share_by == ShareBy::Source).then_some(share)
+        Some(match (namespace, identity.and_then(Identity::strongest)) {
+            // In a space of its own: a user may have a namespace's name.
+            (Some(namespace), _) => self.keys.hash_one((&class.name, "ns", namespace)),
+            (None, Some(identity)) => self.keys.hash_one((&class.name, identity)),
+            (None, None) => self.keys.hash_one((&class.name, ip)),
+        })
     }
 
     /// Shares all links out, as far as it is time to.
