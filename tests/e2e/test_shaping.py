@@ -24,8 +24,8 @@ Serve = Callable[..., Server]
 A, B = "a.example", "b.example"
 HELLO = h.hello(h.sni(A.encode()))
 MBIT = 125_000
-#: What may go at once after a pause: 8 ms of debt, 2 ms of savings, and a turn on either side.
-BURST_S = 0.016
+#: What may go at once after a pause: 16 ms of debt, 2 ms of savings, and a turn of 10 ms on either side.
+BURST_S = 0.038
 
 
 def flood(connection: socket.socket) -> None:

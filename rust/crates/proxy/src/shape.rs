@@ -346,7 +346,8 @@ impl Shaper {
         let at =
             |&(place, way): &(usize, usize)| self.classes[place].as_ref()?.gates[way].wakes_at();
         let turns = self.listed.iter().filter_map(at).min();
-        let due = (self.untold || turns.is_some()).then_some(self.due);
+        // A period late at the most: mostly there is a turn by then, and one wake-up serves both.
+        let due = (self.untold || turns.is_some()).then_some(self.due + PERIOD);
         turns.into_iter().chain(due).min()
     }
 

@@ -15,12 +15,21 @@ use crate::ceiling::Ceiling;
 const MS: Nanos = 1_000_000;
 /// What may go at once after a pause.
 const BURST: Nanos = 2 * MS;
-/// How far those who are under their share may run a class into debt: so long, or so many turns.
-const DEBT: Nanos = 8 * MS;
+/// How far those who are under their share may run a class into debt: so long, or so many turns. Longer than a turn, or a
+/// small message would wait for the end of the one that bulk has just had.
+const DEBT: Nanos = 16 * MS;
 const DEBT_TURNS: u64 = 1;
-/// A turn is this long at the class's rate, within bounds.
-const TURN: Nanos = 2 * MS;
+/// A turn is this long at the class's rate, within bounds: one costs 40 to 60 µs of CPU, mostly to wake up for it.
+const TURN: Nanos = 10 * MS;
+/// Where several wait, each is to have a turn within this time, as far as turns do not become shorter than `LEAST` of them.
+const ROUND: Nanos = 250 * MS;
+/// At the class's rate.
+const LEAST: Nanos = 2 * MS;
 pub(crate) const LEAST_TURN: f64 = 1448.0;
+/// Where a segment takes longer than this, a turn is shorter than one, down to `SMALLEST_TURN`: at 64 kbit/s ten seconds
+/// are 55 segments, and one of them more or less is not within a hundredth.
+const LONGEST: Nanos = 50 * MS;
+const SMALLEST_TURN: f64 = 256.0;
 const LARGEST_TURN: f64 = 262_144.0;
 /// Where many wait, each has its turn the sooner the shorter the turns are.
 const SHARED_TURN: f64 = 16_384.0;
@@ -166,9 +175,11 @@ impl Gate {
     }
 
     fn quantum(&self) -> u64 {
-        let bytes = self.bucket.rate() * TURN as f64 / 1e9;
-        let least = bytes.clamp(LEAST_TURN, SHARED_TURN);
-        (bytes / f64::from(self.waiting.max(1))).clamp(least, LARGEST_TURN) as u64
+        let bytes = |time: Nanos| self.bucket.rate() * time as f64 / 1e9;
+        let segment = bytes(LONGEST).clamp(SMALLEST_TURN, LEAST_TURN);
+        let least = bytes(LEAST).clamp(segment, SHARED_TURN);
+        let round = bytes(ROUND) / f64::from(self.waiting.max(1));
+        round.min(bytes(TURN)).clamp(least, LARGEST_TURN) as u64
     }
 
     /// A flow belongs to this class from now on.

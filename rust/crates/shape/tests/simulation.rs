@@ -268,7 +268,7 @@ fn a_ceiling_is_met_from_slow_to_fast_and_from_one_flow_to_many() {
             let mut world = World::new(NO_CEILING, vec![ceiling(rate)], workers, all);
             world.late = 4;
             world.run(11 * SECOND);
-            let turns = 2.0 * 1448.0 / rate;
+            let turns = 2.0 * 400.0 / rate;
             println!(
                 "{rate} {workers} {flows}: {:.4} {:.4}",
                 world.rate(0, 1000, 11_000) / rate,
@@ -316,7 +316,8 @@ fn what_is_idle_is_lent_and_given_back_at_once() {
     // Together never more than the link in any second.
     for from in (0..5000).step_by(50) {
         let both = world.rate(0, from, from + 1000) + world.rate(1, from, from + 1000);
-        assert!(both <= link * 1.02, "{from}: {}", both / link);
+        // In the first second each begins with a turn.
+        assert!(both <= link * if from < 50 { 1.03 } else { 1.02 }, "{from}: {}", both / link);
     }
 }
 
