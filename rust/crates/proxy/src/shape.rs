@@ -57,6 +57,8 @@ struct Class {
     listed: [bool; 2],
     told: [Told; 2],
     told_flows: usize,
+    /// In the list of those that have something to tell.
+    stirred: bool,
     /// Turns that were waited for since the totals were told of them.
     held: [Waits<u32>; 2],
     held_ns: [Nanos; 2],
@@ -89,6 +91,42 @@ impl Class {
         }
     }
 
+    /// Tells the plan what was sent, and of whom something waits.
+    fn tell_plan(&mut self, plans: &Plans, worker: usize) {
+        let Some(placed) = self.placed.and_then(|place| plans.classes.get(place)) else { return };
+        for way in [UP, DOWN] {
+            let told = &mut self.told[way].sources;
+            let mut now_waiting = HashMap::new();
+            let joins = placed.share_by.joins();
+            let shared = plans.waiting.as_ref().filter(|_| joins).map(|cells| &cells[way]);
+            let waiting = self.gates[way].weigh(|source, flows| {
+                let Some(cells) = shared else { return 1.0 };
+                let flows = u32::try_from(flows).unwrap_or(u32::MAX);
+                let at = source as usize % cells.len();
+                let before = told.remove(&at).unwrap_or(0);
+                *now_waiting.entry(at).or_insert(0) += flows;
+                let change = flows.wrapping_sub(before);
+                let total = cells[at].fetch_add(change, Relaxed).wrapping_add(change);
+                f64::from(flows) / f64::from(total.max(flows))
+            });
+            if let Some(cells) = shared {
+                for (at, before) in told.drain() {
+                    cells[at].fetch_sub(before, Relaxed);
+                }
+            }
+            *told = now_waiting;
+            let sent = self.gates[way].sent() - self.before[way];
+            plans.links[placed.plan][way].tell(placed.index, worker, sent, waiting);
+        }
+    }
+
+    fn take_rates(&mut self, plans: &Plans, worker: usize, now: Nanos) {
+        let Some(placed) = self.placed.and_then(|place| plans.classes.get(place)) else { return };
+        for (gate, plan) in self.gates.iter_mut().zip(&plans.links[placed.plan]) {
+            gate.set_rate(plan.rate(placed.index, worker), now);
+        }
+    }
+
     /// From now on its totals are these; those of the same rule before are, too.
     fn count_in(&mut self, totals: &Arc<Totals>) {
         if Arc::ptr_eq(&self.totals, totals) {
@@ -115,8 +153,9 @@ pub(crate) struct Shaper {
     listed: Vec<(usize, usize)>,
     /// When rates are read and told again.
     due: Nanos,
-    /// Others do not know yet what has changed here: that nobody waits any more, say.
-    untold: bool,
+    /// Classes of which others do not know yet what has changed here: that nobody waits any more, say. The others cost
+    /// nothing.
+    stirred: Vec<usize>,
 }
 
 impl Shaper {
@@ -152,6 +191,7 @@ impl Shaper {
                 listed: [false; 2],
                 told: Default::default(),
                 told_flows: 0,
+                stirred: false,
                 held: Default::default(),
                 held_ns: [0; 2],
                 totals: Arc::clone(&placed.totals),
@@ -167,8 +207,16 @@ impl Shaper {
         }
         self.plans = Some(Arc::clone(plans));
         self.due = 0;
-        self.untold = true;
         self.forget();
+        // Others know nothing of the new plans yet.
+        let stirred = |(_, class): &(usize, &mut Class)| class.flows > 0 || class.stirred;
+        let all = self.classes.iter_mut().enumerate();
+        let all = all.filter_map(|(place, class)| Some((place, class.as_mut()?)));
+        self.stirred.clear();
+        self.stirred.extend(all.filter(stirred).map(|(place, class)| {
+            class.stirred = true;
+            place
+        }));
     }
 
     /// Classes that no rule has, and no flow is in.
@@ -179,6 +227,18 @@ impl Shaper {
                 self.listed.retain(|(listed, _)| *listed != place);
             }
         }
+    }
+
+    /// A class that has something to tell, with the rates that it has by now.
+    fn stir(&mut self, place: usize, now: Nanos) -> Option<&mut Class> {
+        let class = self.classes.get_mut(place)?.as_mut()?;
+        if !std::mem::replace(&mut class.stirred, true) {
+            self.stirred.push(place);
+            if let Some(plans) = &self.plans {
+                class.take_rates(plans, self.worker, now);
+            }
+        }
+        Some(class)
     }
 
     /// The flow is in this class of the policy from now on, or in none. `connection` is a number of its own.
@@ -202,9 +262,8 @@ impl Shaper {
         self.leave(shaped, held_back, now);
         let Some(place) = place else { return };
         let pace = Pace::of(source);
-        if let Some(Some(class)) = self.classes.get_mut(place) {
+        if let Some(class) = self.stir(place, now) {
             class.flows += 1;
-            self.untold = true;
             for gate in &mut class.gates {
                 gate.join(&pace);
             }
@@ -224,9 +283,8 @@ impl Shaper {
         for way in [UP, DOWN] {
             self.held_until_now(&shaped, held_back, way, now);
         }
-        if let Some(Some(class)) = self.classes.get_mut(shaped.class) {
+        if let Some(class) = self.stir(shaped.class, now) {
             class.flows -= 1;
-            self.untold = true;
             for (gate, pace) in class.gates.iter_mut().zip(&mut shaped.paces) {
                 gate.leave(pace);
             }
@@ -262,9 +320,7 @@ impl Shaper {
 
     /// May the flow send? Where not, it is told when it may.
     fn ask(&mut self, shaped: &mut Shaped, way: usize, token: u64, now: Nanos) -> Turn {
-        let Some(Some(class)) = self.classes.get_mut(shaped.class) else {
-            return Turn::Now(u64::MAX);
-        };
+        let Some(class) = self.stir(shaped.class, now) else { return Turn::Now(u64::MAX) };
         let waited = shaped.paces[way].waits();
         let turn = class.gates[way].ask(&mut shaped.paces[way], token, now);
         if turn == Turn::Later && !waited {
@@ -277,8 +333,7 @@ impl Shaper {
     }
 
     fn charge(&mut self, shaped: &mut Shaped, way: usize, bytes: u64, now: Nanos) {
-        if let Some(Some(class)) = self.classes.get_mut(shaped.class) {
-            self.untold = true;
+        if let Some(class) = self.stir(shaped.class, now) {
             class.gates[way].charge(&mut shaped.paces[way], bytes, now);
         }
     }
@@ -332,11 +387,10 @@ impl Shaper {
 
     /// Takes gates off the list at which nobody waits.
     pub(crate) fn unlist(&mut self) {
-        let (classes, untold) = (&mut self.classes, &mut self.untold);
+        let classes = &mut self.classes;
         self.listed.retain(|&(place, way)| {
             let Some(Some(class)) = classes.get_mut(place) else { return false };
             class.listed[way] = class.gates[way].wakes_at().is_some();
-            *untold |= !class.listed[way];
             class.listed[way]
         });
     }
@@ -347,7 +401,7 @@ impl Shaper {
             |&(place, way): &(usize, usize)| self.classes[place].as_ref()?.gates[way].wakes_at();
         let turns = self.listed.iter().filter_map(at).min();
         // A period late at the most: mostly there is a turn by then, and one wake-up serves both.
-        let due = (self.untold || turns.is_some()).then_some(self.due + PERIOD);
+        let due = (!self.stirred.is_empty()).then_some(self.due + PERIOD);
         turns.into_iter().chain(due).min()
     }
 
@@ -355,50 +409,22 @@ impl Shaper {
     pub(crate) fn share(&mut self, now: Nanos) {
         let Some(plans) = self.plans.clone().filter(|_| now >= self.due) else { return };
         self.due = now + PERIOD;
-        self.untold = false;
-        if plans.classes.is_empty() {
-            return;
-        }
-        for class in self.classes.iter_mut().flatten() {
-            class.tell();
-            let Some(placed) = class.placed.and_then(|place| plans.classes.get(place)) else {
-                continue;
-            };
-            for way in [UP, DOWN] {
-                let told = &mut class.told[way].sources;
-                let mut now_waiting = HashMap::new();
-                let joins = placed.share_by.joins();
-                let shared = plans.waiting.as_ref().filter(|_| joins).map(|cells| &cells[way]);
-                let waiting = class.gates[way].weigh(|source, flows| {
-                    let Some(cells) = shared else { return 1.0 };
-                    let flows = u32::try_from(flows).unwrap_or(u32::MAX);
-                    let at = source as usize % cells.len();
-                    let before = told.remove(&at).unwrap_or(0);
-                    *now_waiting.entry(at).or_insert(0) += flows;
-                    let change = flows.wrapping_sub(before);
-                    let total = cells[at].fetch_add(change, Relaxed).wrapping_add(change);
-                    f64::from(flows) / f64::from(total.max(flows))
-                });
-                if let Some(cells) = shared {
-                    for (at, before) in told.drain() {
-                        cells[at].fetch_sub(before, Relaxed);
-                    }
-                }
-                *told = now_waiting;
-                let sent = class.gates[way].sent() - class.before[way];
-                plans.links[placed.plan][way].tell(placed.index, self.worker, sent, waiting);
+        let classes = &mut self.classes;
+        for &place in &self.stirred {
+            if let Some(class) = &mut classes[place] {
+                class.tell();
+                class.tell_plan(&plans, self.worker);
             }
         }
         plans.share_out(now);
-        for class in self.classes.iter_mut().flatten() {
-            let Some(placed) = class.placed.and_then(|place| plans.classes.get(place)) else {
-                continue;
-            };
-            for way in [UP, DOWN] {
-                let rate = plans.links[placed.plan][way].rate(placed.index, self.worker);
-                class.gates[way].set_rate(rate, now);
-                class.gates[way].tidy(now);
-            }
-        }
+        self.stirred.retain(|&place| {
+            let Some(class) = classes[place].as_mut() else { return false };
+            class.take_rates(&plans, self.worker, now);
+            class.stirred = class.gates.iter_mut().any(|gate| {
+                gate.tidy(now);
+                !gate.is_settled(now)
+            });
+            class.stirred
+        });
     }
 }

@@ -35,13 +35,60 @@ impl Claim {
     }
 }
 
+/// What somebody who has claimed nothing may begin with, beside those that have.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Open {
+    /// The part of guarantees that there is room for.
+    cut: f64,
+    /// By priority: what each has per weight where somebody is short; infinite where nobody is.
+    levels: [f64; PRIORITIES],
+    /// By priority: what is left, and what lower ones have borrowed.
+    spare: [f64; PRIORITIES],
+}
+
+/// How many priorities there are, from 0.
+pub const PRIORITIES: usize = 3;
+
+impl Open {
+    /// Where nobody has claimed anything.
+    pub fn whole(capacity: f64) -> Self {
+        Self { cut: 1.0, levels: [f64::INFINITY; PRIORITIES], spare: [capacity; PRIORITIES] }
+    }
+
+    /// For words that others read one by one: what they mix of two moments is a bound of either.
+    pub(crate) fn words(self) -> [f64; 1 + 2 * PRIORITIES] {
+        let ([low, normal, high], [left, below, all]) = (self.levels, self.spare);
+        [self.cut, low, normal, high, left, below, all]
+    }
+
+    pub(crate) fn of_words(words: [f64; 1 + 2 * PRIORITIES]) -> Self {
+        let [cut, low, normal, high, left, below, all] = words;
+        Self { cut, levels: [low, normal, high], spare: [left, below, all] }
+    }
+
+    /// What a share of `rate` would come to if its owner wanted more.
+    pub fn allowance(&self, claim: &Claim, rate: f64) -> f64 {
+        let priority = usize::from(claim.priority).min(PRIORITIES - 1);
+        let level = self.levels[priority];
+        let more = if level.is_finite() {
+            claim.guarantee + level * claim.weight
+        } else {
+            // Nobody of its priority is short: it would be lent what is left, and what those below it have borrowed.
+            rate + self.spare[priority]
+        };
+        more.max(claim.guarantee * self.cut).max(rate).min(claim.ceiling.max(0.0))
+    }
+}
+
 /// Shares `capacity` out; `out` has one allotment for each claim. Guarantees of more than the capacity are cut in
 /// proportion.
-pub fn allot(capacity: f64, claims: &[Claim], out: &mut Vec<Allotment>) {
+pub fn allot(capacity: f64, claims: &[Claim], out: &mut Vec<Allotment>) -> Open {
     out.clear();
-    if let [claim] = claims {
-        let (rate, allowance) = (claim.wants().min(capacity), claim.ceiling.min(capacity).max(0.0));
-        return out.push(Allotment { rate, allowance });
+    if capacity.is_infinite() {
+        // Nothing is to be shared.
+        let each = |claim: &Claim| Allotment { rate: claim.wants(), allowance: claim.ceiling };
+        out.extend(claims.iter().map(each));
+        return Open::whole(capacity);
     }
     let asked: f64 = claims.iter().map(Claim::base).sum();
     let cut = if asked > capacity { capacity / asked } else { 1.0 };
@@ -57,8 +104,8 @@ pub fn allot(capacity: f64, claims: &[Claim], out: &mut Vec<Allotment>) {
     order.sort_by(|&a, &b| {
         claims[b].priority.cmp(&claims[a].priority).then(keys[a].total_cmp(&keys[b]))
     });
-    // Priority, level, and what is borrowed there and, later, below.
-    let mut tiers: Vec<(u8, f64, f64)> = Vec::new();
+    let mut open = Open { cut, ..Open::whole(0.0) };
+    let mut borrowed = [0.0; PRIORITIES];
     for tier in order.chunk_by(|&a, &b| claims[a].priority == claims[b].priority) {
         let mut weights: f64 = tier.iter().map(|&index| claims[index].weight).sum();
         let mut level = f64::INFINITY;
@@ -79,25 +126,19 @@ pub fn allot(capacity: f64, claims: &[Claim], out: &mut Vec<Allotment>) {
             left = 0.0;
         }
         let lent = |&index: &usize| out[index].rate - claims[index].base() * cut;
-        tiers.push((claims[tier[0]].priority, level, tier.iter().map(lent).sum()));
+        let priority = usize::from(claims[tier[0]].priority).min(PRIORITIES - 1);
+        open.levels[priority] = level;
+        borrowed[priority] = tier.iter().map(lent).sum();
     }
-    let mut below = 0.0;
-    for (_, _, borrowed) in tiers.iter_mut().rev() {
-        below += std::mem::replace(borrowed, below);
+    let mut below = left.max(0.0);
+    for (spare, borrowed) in open.spare.iter_mut().zip(borrowed) {
+        *spare = below;
+        below += borrowed;
     }
-    let left = left.max(0.0);
-    for (index, claim) in claims.iter().enumerate() {
-        let rate = out[index].rate;
-        let tier = tiers.iter().find(|(priority, ..)| *priority == claim.priority);
-        let more = match tier {
-            Some((_, level, _)) if level.is_finite() => claim.guarantee + level * claim.weight,
-            // Nobody of its priority is short: it would be lent what is left, and what those below it have borrowed.
-            Some((.., borrowed)) => rate + left + borrowed,
-            None => rate,
-        };
-        out[index].allowance =
-            more.max(claim.guarantee * cut).max(rate).min(claim.ceiling.max(0.0));
+    for (claim, share) in claims.iter().zip(out) {
+        share.allowance = open.allowance(claim, share.rate);
     }
+    open
 }
 
 #[cfg(test)]
@@ -157,6 +198,13 @@ mod tests {
         assert_eq!(out[1].rate, 100.0);
         // Above the one that has borrowed all.
         assert_eq!(out[2].allowance, 100.0);
+        // Those that claim nothing need not be there: it comes to the same for them.
+        let mut fewer = Vec::new();
+        let open = allot(100.0, &all[1..2], &mut fewer);
+        assert_eq!(fewer[0].rate, 100.0);
+        for idle in [0, 2] {
+            assert_eq!(open.allowance(&all[idle], 0.0), out[idle].allowance);
+        }
     }
 
     fn claims() -> impl Strategy<Value = Vec<Claim>> {
@@ -171,9 +219,20 @@ mod tests {
         })
     }
 
+    #[test]
+    fn of_what_has_no_end_each_has_its_ceiling() {
+        let all = [claim(0.0, WAITS, 0, 1.0, WAITS), claim(0.0, 20.0, 0, 1.0, WAITS)];
+        let mut out = Vec::new();
+        let open = allot(f64::INFINITY, &all, &mut out);
+        let allowed: Vec<f64> = out.iter().map(|one| one.allowance).collect();
+        assert_eq!(allowed, [WAITS, 20.0]);
+        assert_eq!(open.allowance(&all[1], 0.0), 20.0);
+    }
+
     proptest! {
         #[test]
         fn what_holds_for_every_allotment(claims in claims(), spare in 0.0..1000.0f64) {
+            let idle = |claim: &Claim| claim.wants() == 0.0;
             let guaranteed: f64 = claims.iter().map(|claim| claim.guarantee).sum();
             let capacity = guaranteed + spare;
             let slack = 1e-6 * capacity.max(1.0);
@@ -190,6 +249,20 @@ mod tests {
                 prop_assert!(got.allowance <= claim.ceiling + slack);
                 prop_assert!(got.allowance >= got.rate - slack);
                 prop_assert!(got.allowance >= claim.guarantee.min(claim.ceiling) - slack);
+            }
+            // Who wants nothing changes nothing for anybody, and may begin with the same whether or not it is listed.
+            let (wanting, mut without): (Vec<Claim>, _) =
+                (claims.iter().copied().filter(|claim| !idle(claim)).collect(), Vec::new());
+            let open = allot(capacity, &wanting, &mut without);
+            let mut without = without.into_iter();
+            for (claim, got) in claims.iter().zip(&out) {
+                let alone = if idle(claim) {
+                    Allotment { rate: 0.0, allowance: open.allowance(claim, 0.0) }
+                } else {
+                    without.next().unwrap()
+                };
+                prop_assert!((alone.rate - got.rate).abs() <= slack);
+                prop_assert!((alone.allowance - got.allowance).abs() <= slack, "{alone:?} {got:?}");
             }
             for (a, got) in claims.iter().zip(&out) {
                 for (b, other) in claims.iter().zip(&out) {

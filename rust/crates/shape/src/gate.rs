@@ -323,6 +323,11 @@ impl Gate {
         self.sent += bytes;
     }
 
+    /// Nobody waits, and nothing is owed.
+    pub fn is_settled(&self, now: Nanos) -> bool {
+        self.turns.is_empty() && self.sleepers.is_empty() && self.bucket.is_paid(now)
+    }
+
     /// When `next` is to be asked again; `None` while nobody waits.
     pub fn wakes_at(&self) -> Option<Nanos> {
         let paid_at = self.bucket.paid_at();

@@ -3,11 +3,11 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use crate::allot::{Allotment, Claim, allot};
+use crate::allot::{Allotment, Claim, Open, PRIORITIES, allot};
 use crate::bucket::Nanos;
 use crate::gate::LEAST_TURN;
 
@@ -71,6 +71,8 @@ pub struct Seen {
 /// The same for all workers to read.
 #[derive(Debug, Default)]
 struct Shown {
+    /// It takes part in what is shared out.
+    awake: AtomicBool,
     used: AtomicU64,
     allowed: AtomicU64,
     waiting: AtomicU64,
@@ -81,6 +83,9 @@ struct Before {
     sent: u64,
     used: f64,
 }
+
+/// Bytes per second that are as good as nothing.
+const NOTHING: f64 = 1.0;
 
 /// What was sent beyond a rate, or less than it within what is kept.
 #[derive(Debug, Clone, Copy, Default)]
@@ -119,8 +124,10 @@ fn read(word: &AtomicU64) -> f64 {
 #[derive(Debug)]
 struct State {
     at: Nanos,
-    bounds: Vec<Bounds>,
-    capacity: f64,
+    /// Classes that have something to send, or had lately; the others cost nothing.
+    awake: Vec<usize>,
+    /// By class: until when its debt is known.
+    known: Vec<Nanos>,
     link_debt: Debt,
     class_debts: Vec<Debt>,
     before: Vec<Before>,
@@ -138,6 +145,13 @@ pub struct Plan {
     cells: Box<[Cell]>,
     /// By class; `Limit` says which is which.
     limits: Box<[[AtomicU64; LIMITS]]>,
+    bounds: Vec<Bounds>,
+    /// What the link has by the policy.
+    whole: f64,
+    /// Bits of classes of which a worker has told something new.
+    stirred: Box<[AtomicU64]>,
+    /// By which those that are not awake may begin.
+    open: [AtomicU64; 1 + 2 * PRIORITIES],
     /// What the link has, where it has less than the policy says.
     capacity: AtomicU64,
     shown: Box<[Shown]>,
@@ -154,13 +168,17 @@ impl Plan {
             workers,
             cells,
             limits: (0..classes).map(|_| std::array::from_fn(|_| word(f64::INFINITY))).collect(),
+            bounds,
+            whole: capacity,
+            stirred: (0..classes.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            open: Open::whole(capacity).words().map(word),
             capacity: word(f64::INFINITY),
             shown: (0..classes).map(|_| Shown::default()).collect(),
             due: AtomicU64::new(0),
             state: Mutex::new(State {
                 at: 0,
-                bounds,
-                capacity,
+                awake: Vec::new(),
+                known: vec![0; classes],
                 link_debt: Debt::default(),
                 class_debts: vec![Debt::default(); classes],
                 before: vec![Before::default(); classes * workers],
@@ -191,8 +209,24 @@ impl Plan {
 
     /// A class as it was when rates were last shared out.
     pub fn seen(&self, class: usize) -> Seen {
-        let Shown { used, allowed, waiting } = &self.shown[class];
-        Seen { used: read(used), allowed: read(allowed), waiting: read(waiting) }
+        let Shown { awake, used, allowed, waiting } = &self.shown[class];
+        let allowed = if awake.load(Relaxed) { read(allowed) } else { self.open_to(class) };
+        Seen { used: read(used), allowed, waiting: read(waiting) }
+    }
+
+    /// The ceiling of a class, whoever has set it.
+    fn ceiling(&self, class: usize) -> f64 {
+        let least = |least: f64, limit: &AtomicU64| least.min(read(limit));
+        self.limits[class].iter().fold(self.bounds[class].ceiling, least)
+    }
+
+    /// What a class that is not awake may begin with.
+    fn open_to(&self, class: usize) -> f64 {
+        let Bounds { guarantee, priority, weight, .. } = self.bounds[class];
+        let ceiling = self.ceiling(class);
+        let guarantee = guarantee.min(ceiling);
+        let claim = Claim { guarantee, ceiling, priority, weight, demand: 0.0 };
+        Open::of_words(std::array::from_fn(|at| read(&self.open[at]))).allowance(&claim, 0.0)
     }
 
     fn cell(&self, class: usize, worker: usize) -> &Cell {
@@ -204,11 +238,16 @@ impl Plan {
         let cell = self.cell(class, worker);
         cell.sent.store(sent, Relaxed);
         cell.waiting.store(waiting.to_bits(), Release);
+        self.stirred[class / 64].fetch_or(1 << (class % 64), Release);
     }
 
     /// What a worker may send in a class now, in bytes per second.
     pub fn rate(&self, class: usize, worker: usize) -> f64 {
-        read(&self.cell(class, worker).rate)
+        if self.shown[class].awake.load(Acquire) {
+            read(&self.cell(class, worker).rate)
+        } else {
+            self.open_to(class)
+        }
     }
 
     /// Shares out if it is time to; any worker may ask, and one of them does it. `borrowed` is told how many bytes a class
@@ -225,14 +264,34 @@ impl Plan {
         self.share(&mut state, now, borrowed);
     }
 
+    /// Classes of which something was told are awake from now on.
+    fn wake(&self, state: &mut State, now: Nanos) {
+        for (word, stirred) in self.stirred.iter().enumerate() {
+            let mut bits = stirred.swap(0, Acquire);
+            while bits != 0 {
+                let class = word * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                if !self.shown[class].awake.load(Relaxed) {
+                    state.awake.push(class);
+                    // What it has just told is of this period.
+                    let asleep = state.at.saturating_sub(state.known[class]) as f64 / 1e9;
+                    state.class_debts[class].add(0.0, self.ceiling(class), asleep);
+                    state.known[class] = now;
+                }
+            }
+        }
+    }
+
     fn share(&self, state: &mut State, now: Nanos, mut borrowed: impl FnMut(usize, u64)) {
+        self.wake(state, now);
         let seconds = (now.saturating_sub(state.at).max(1)) as f64 / 1e9;
         state.at = now;
         state.claims.clear();
         let fade = FADE.powf(seconds / (PERIOD as f64 / 1e9));
         let (mut sent_in_all, mut waited) = (0.0, false);
         let turns = 2.0 * LEAST_TURN * self.workers as f64;
-        for (class, bounds) in state.bounds.iter().enumerate() {
+        for &class in &state.awake {
+            let bounds = &self.bounds[class];
             let (mut demand, mut sent, mut used, mut waiting) = (0.0, 0.0, 0.0, 0.0);
             for worker in 0..self.workers {
                 let cell = self.cell(class, worker);
@@ -254,9 +313,8 @@ impl Plan {
             }
             self.shown[class].used.store(used.to_bits(), Relaxed);
             self.shown[class].waiting.store(waiting.to_bits(), Relaxed);
-            let ceiling = self.limits[class]
-                .iter()
-                .fold(bounds.ceiling, |least, limit| least.min(read(limit)));
+            let ceiling = self.ceiling(class);
+            state.known[class] = now;
             state.class_debts[class].add(sent, ceiling, seconds);
             sent_in_all += sent;
             let ceiling = state.class_debts[class].corrected(ceiling, turns);
@@ -264,12 +322,15 @@ impl Plan {
             let guarantee = guarantee.min(ceiling);
             state.claims.push(Claim { guarantee, ceiling, priority, weight, demand });
         }
-        let capacity = state.capacity.min(read(&self.capacity));
+        let capacity = self.whole.min(read(&self.capacity));
         state.link_debt.add(sent_in_all, capacity, seconds);
         let capacity = state.link_debt.left_over(waited)
-            + state.link_debt.corrected(capacity, turns * state.bounds.len() as f64);
-        allot(capacity, &state.claims, &mut state.shares);
-        for class in 0..state.bounds.len() {
+            + state.link_debt.corrected(capacity, turns * state.awake.len() as f64);
+        let open = allot(capacity, &state.claims, &mut state.shares);
+        for (word, value) in self.open.iter().zip(open.words()) {
+            word.store(value.to_bits(), Relaxed);
+        }
+        for (&class, share) in state.awake.iter().zip(&state.shares) {
             state.workers.clear();
             for worker in 0..self.workers {
                 let waiting = f64::from_bits(self.cell(class, worker).waiting.load(Relaxed));
@@ -279,12 +340,30 @@ impl Plan {
                 let ceiling = f64::INFINITY;
                 state.workers.push(Claim { guarantee: 0.0, ceiling, priority: 0, weight, demand });
             }
-            self.shown[class].allowed.store(state.shares[class].allowance.to_bits(), Relaxed);
-            allot(state.shares[class].allowance, &state.workers, &mut state.worker_shares);
+            self.shown[class].allowed.store(share.allowance.to_bits(), Relaxed);
+            allot(share.allowance, &state.workers, &mut state.worker_shares);
             for worker in 0..self.workers {
                 let rate = state.worker_shares[worker].allowance;
                 self.cell(class, worker).rate.store(rate.to_bits(), Relaxed);
             }
+            self.shown[class].awake.store(true, Release);
         }
+        self.let_sleep(state);
+    }
+
+    /// Who has sent nothing for some time and waits for nothing costs nothing from now on.
+    fn let_sleep(&self, state: &mut State) {
+        state.awake.retain(|&class| {
+            let Shown { awake, used, waiting, .. } = &self.shown[class];
+            let stays = read(used) >= NOTHING || read(waiting) > 0.0;
+            if !stays {
+                used.store(0, Relaxed);
+                state.before[class * self.workers..][..self.workers]
+                    .iter_mut()
+                    .for_each(|before| before.used = 0.0);
+                awake.store(false, Release);
+            }
+            stays
+        });
     }
 }
