@@ -137,7 +137,7 @@ def of_span(
 
 def shared(scenario: Scenario, groups: list[dict[str, Any]]) -> float:
     """Jain's index of what each has of what it is to have."""
-    parts = [one["spans"][0]["rate_bps"] / one["spans"][0]["expected_bps"] for one in groups]
+    parts: list[float] = [one["spans"][0]["rate_bps"] / one["spans"][0]["expected_bps"] for one in groups]
     return sum(parts) ** 2 / (len(parts) * sum(part * part for part in parts))
 
 
