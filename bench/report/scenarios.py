@@ -64,6 +64,9 @@ def figures(samples: list[Json]) -> str:
                 f"*{one['case']}*: the {one['peer']} has its guarantee {one['back_ms']} ms after it begins (the end of "
                 "the first 50 ms with 95 % of it)."
             )
+        if one.get("reloads_ms"):
+            took = " and ".join(f"{value:,.0f}" for value in one["reloads_ms"])
+            told.append(f"*{one['case']}*: the reloads took {took} ms.")
     lost = sum(one["failed"] for one in samples)
     told.append(f"Connections lost: {lost}.")
     return "\n\n".join(told)

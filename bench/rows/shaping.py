@@ -104,11 +104,14 @@ def run_once(bench: Bench, scenario: Scenario) -> dict[str, Any]:
         load = load_generator.shaping(told, file, bench.cpus, last + PATIENCE, client)
         ended = stack.enter_context(load)
         begun = time.monotonic()
+        took = []
         for at, terms in scenario.changes:
             time.sleep(max(0.0, begun + at - time.monotonic()))
+            changed = time.monotonic()
             write(place, policy(place, backends, options(scenario, terms)))
             reload(place)
-        return ended()
+            took.append((time.monotonic() - changed) * 1000)
+        return {**ended(), "reload_ms": took}
 
 
 def of_span(
@@ -165,6 +168,7 @@ def run_all(bench: Bench) -> None:
             "messages": probe["busy"]["count"],
             "cpu_pct": figures["proxy_cpu"] / figures["seconds"] * 100,
             "others_share": figures["others_share"],
+            "reloads_ms": figures["reload_ms"],
         }
         case = scenario.name.replace(f"{MANY:,}", f"{many():,}")
         for group, told in zip(scenario.groups, figures["groups"], strict=True):
