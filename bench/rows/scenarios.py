@@ -124,9 +124,9 @@ def borrowing() -> Scenario:
 
 
 def lending() -> Scenario:
-    """The owner wants a third of what it may have, some 77 times a second: each time more than a turn."""
+    """The owner wants a third of what it may have, some 50 times a second: each time more than a turn."""
     terms = ("bandwidth: { guarantee: 60 Mbit/s }", "bandwidth: { max: 100 Mbit/s }", "", MESSAGES)
-    owner = Group("owner", 0, 1, steady(20), pays=0, pace=(32_500, 13))
+    owner = Group("owner", 0, 1, steady(20), pays=0, pace=(47_500, 19))
     borrower = Group("borrower", 1, 4, steady(80))
     return Scenario("a guarantee not used up", terms, (owner, borrower), link="100 Mbit/s", messages=3)
 
