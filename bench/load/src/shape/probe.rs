@@ -39,11 +39,12 @@ pub fn run(shared: &Shared, probe: &Probe) -> io::Result<Value> {
     let (mut quiet, mut busy) = (Vec::new(), Vec::new());
     let (mut count, mut begun) = (0, Instant::now());
     while !shared.done.load(Relaxed) {
+        let was_quiet = shared.is_quiet();
         stream.write_all(&message)?;
         stream.read_exact(&mut answer)?;
         count += 1;
         let took = begun.elapsed().as_micros() as u32;
-        if count > WARM_UP && shared.is_quiet() {
+        if count > WARM_UP && was_quiet && shared.is_quiet() {
             quiet.push(took);
         } else if shared.now().is_some_and(|now| is_busy(shared, now)) {
             busy.push(took);
