@@ -23,8 +23,9 @@ RULES = 100
 QUIET = 2_000
 #: Seconds that a run takes at most beside what it is to take.
 PATIENCE = 60
-#: A turn of a class is so many milliseconds of its rate, from and to so many bytes (docs/guide/bandwidth.md).
-TURN, LEAST, MOST = 2, 1_434, 256 << 10
+#: A turn of a class is so many milliseconds of its rate, from and to so many bytes; the least is a quarter of that below
+#: so many bytes a second (docs/guide/bandwidth.md).
+TURN, LEAST, MOST, SLOW = 10, 1_434, 256 << 10, 230_000 / 8
 #: Scenarios whose rates over time are kept, for a chart.
 DRAWN = ("borrowing, and giving back", "the rate changed live")
 
@@ -119,7 +120,7 @@ def of_span(
 ) -> dict[str, Any]:
     """The figures of one group in one time."""
     rate = expected(scenario, group, of)
-    turn = min(max(rate * TURN / 1000, LEAST), MOST)
+    turn = min(max(rate * TURN / 1000, LEAST / 4 if rate < SLOW else LEAST), MOST)
     allowed = max(0.02, 2 * turn / rate)
     within = abs(span["error"]) <= 0.01 and abs(span["error_1s"]) <= allowed
     return {
