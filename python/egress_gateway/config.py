@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, field
 
-from egress_gateway.units import Duration, Rate, Until
+from egress_gateway.units import Allowance, Duration, Rate, Until
 
 VERSION: Final = "v1"
 # The data plane counts in 32 bits, and the highest number stands for no bound.
@@ -293,6 +293,23 @@ class From(Section, frozen=True):
     ) = UNSET
 
 
+class Budgets(Section, frozen=True):
+    """Where it is kept what is used of the budgets of rules, and by which clock their periods end."""
+
+    store: Annotated[
+        str,
+        _doc(
+            "A file that only this gateway uses; it is made where a rule has a budget. A relative path starts at the "
+            "policy file.",
+            "/var/lib/egress/budgets.redb",
+        ),
+    ] = "/var/lib/egress/budgets.redb"
+    time_zone: Annotated[
+        str,
+        _doc("A name of the tz database, which is built in: days and months begin at its midnight.", "Europe/Berlin"),
+    ] = "UTC"
+
+
 class Target(Section, frozen=True):
     """A name, and the addresses that it may resolve to."""
 
@@ -353,23 +370,52 @@ class Bandwidth(Section, frozen=True):
         Literal["high", "normal", "low"], _doc("Who is lent to first what others of the link do not use.")
     ] = "normal"
     weight: Annotated[Weight, _doc("How much of it, beside others of its priority.", 2)] = 1
-    share_by: Annotated[
-        Literal["source", "namespace", "connection", "none"],
+    share_by: (
+        Annotated[
+            Literal["source", "namespace", "connection", "none"],
+            _doc(
+                "`source`: each caller (by its identity, else its address) has an equal part, and its connections "
+                "share that. `namespace`: each Kubernetes namespace has, as the SPIFFE ID of a client certificate "
+                "names it (`…/ns/payments/…`), and each caller of whom none is known. `connection`, or `none`: each "
+                "connection has an equal part. Built in: `none`; `source` where the rule's `budget` slows each source."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class SourceBudget(Section, frozen=True):
+    """What each source may move by itself. A source is the strongest identity of a caller, else its address. At most
+    65,536 sources of all rules are counted at a time; further ones are refused."""
+
+    up: Annotated[Allowance, _doc("Bytes from the source to its destinations.", "1 GB/hour")] | UnsetType = UNSET
+    down: Annotated[Allowance, _doc("Bytes from its destinations to the source.", "5 GB/day")] | UnsetType = UNSET
+
+
+class Budget(Section, frozen=True):
+    """How many bytes a rule may move in an hour, a day or a month, over all workers and restarts. Each direction has a
+    period of its own."""
+
+    up: Annotated[Allowance, _doc("Bytes from clients to destinations.", "5 GB/day")] | UnsetType = UNSET
+    down: Annotated[Allowance, _doc("Bytes from destinations to clients.", "100 GB/month")] | UnsetType = UNSET
+    per_source: (
+        Annotated[SourceBudget, _doc("The same for each source by itself.", {"up": "1 GB/hour"})] | UnsetType
+    ) = UNSET
+    then: Annotated[
+        str,
         _doc(
-            "`source`: each caller (by its identity, else its address) has an equal part, and its connections share "
-            "that. `namespace`: each Kubernetes namespace has, as the SPIFFE ID of a client certificate names it "
-            "(`…/ns/payments/…`), and each caller of whom none is known. `connection`, or `none`: each connection has an "
-            "equal part."
+            "What happens when it is spent, until the period is over. `deny`: new connections are refused, and open "
+            "ones end with their next bytes. `slow` and a rate: in the direction that is spent, the rule's "
+            "connections have no more than that together; of a source's own budget, those of that source. `alert`: it "
+            "is only said, in the gateway's log and the metrics.",
+            "slow 256 kbit/s",
         ),
-    ] = "none"
+    ] = "deny"
 
 
 class Rule(Section, frozen=True):
     """Which sources may, or may not, reach which destinations."""
 
-    later: ClassVar[dict[str, str]] = {
-        "budget": "leave the key out; bytes per rule are in the metrics",
-    }
     name: Annotated[
         str, _doc("What logs, metrics and denials quote: 1 to 64 of `a-z 0-9 . _ -`, unique.", "payments-saas")
     ]
@@ -449,6 +495,16 @@ class Rule(Section, frozen=True):
         ]
         | UnsetType
     ) = UNSET
+    budget: (
+        Annotated[
+            Budget,
+            _doc(
+                "How many bytes the rule may move in a period. Built in: no bound.",
+                {"up": "5 GB/day", "then": "slow 256 kbit/s"},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     dial: (
         Annotated[
             str,
@@ -495,6 +551,9 @@ class Config(Section, frozen=True):
     links: Annotated[dict[str, Link], _doc("Pipes that rules share.", {"internet": {"bandwidth": "2 Gbit/s"}})] = field(
         default_factory=dict
     )
+    budgets: Annotated[Budgets, _doc("Where budgets are kept, and when their periods end.")] = field(
+        default_factory=Budgets
+    )
     users: Annotated[Users, _doc("Who may log in; see `login` of a listener.")] = field(default_factory=Users)
     resolver: Annotated[Resolver, _doc("How names become addresses.")] = field(default_factory=Resolver)
     timeouts: Annotated[Timeouts, _doc("How long is too long.")] = field(default_factory=Timeouts)
@@ -525,4 +584,6 @@ def decode_unit(kind: type, value: object) -> Any:
         return Until.parse(value)
     if kind is Rate:
         return Rate.parse(value)
+    if kind is Allowance:
+        return Allowance.parse(value)
     raise NotImplementedError(kind)

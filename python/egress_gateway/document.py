@@ -17,6 +17,8 @@ from msgspec import UNSET
 from egress_gateway.config import (
     DEFAULT_LISTENERS,
     Bandwidth,
+    Budget,
+    Budgets,
     Connections,
     Default,
     From,
@@ -24,6 +26,7 @@ from egress_gateway.config import (
     PerSource,
     Resolver,
     Rule,
+    SourceBudget,
     Target,
     Timeouts,
     Users,
@@ -31,7 +34,7 @@ from egress_gateway.config import (
 from egress_gateway.errors import Path
 from egress_gateway.files import resolve_path
 from egress_gateway.merge import Merged, Origin
-from egress_gateway.units import Duration, Rate, UnitError, parse_wait
+from egress_gateway.units import Allowance, Duration, Rate, UnitError, parse_then, parse_wait
 from egress_gateway.validate import BROKEN
 
 VERSION = 1
@@ -39,6 +42,8 @@ _DNS_PORT = 53
 # What is dialled where a name comes without a port.
 _NAMED_PORTS = {"tls": 443, "postgres": 5432}
 _SOURCE_KEYS = ("cidr", "user", "spiffe", "tlv")
+# Sections of the language that are part of the document's settings.
+_SETTINGS = ("resolver", "timeouts", "budgets", "workers", "max_flows", "low_latency")
 # Sources of one rule beyond which none are written out, as lists of several keys multiply: the compiler refuses more.
 _MOST_SOURCES = 10_000
 
@@ -62,7 +67,7 @@ class Document:
             "rules": [],
         }
         for path, origin in merged.origins.items():
-            inside = ("settings",) if path[0] in ("resolver", "timeouts", "workers", "max_flows", "low_latency") else ()
+            inside = ("settings",) if path[0] in _SETTINGS else ()
             self.origins[inside + path] = origin
         for name, items in merged.keyed("groups").items():
             origin = merged.origins["groups", name]
@@ -79,6 +84,9 @@ class Document:
             here = ("rules", len(self.body["rules"]))
             self.origins[here] = origin
             self.body["rules"].append(self._rule(rule, here, origin))
+            if rule.budget is not UNSET:
+                # Where no file says where budgets are kept, the first of them is the place.
+                self.origins.setdefault(("settings", "budgets", "store"), (origin[0], (*origin[1], "budget")))
 
     def encode(self) -> bytes:
         """The document as JSON."""
@@ -122,7 +130,14 @@ class Document:
             "listeners": listeners or [_listener(listener) for listener in DEFAULT_LISTENERS],
             "timeouts": _in_ms(merged.section("timeouts", Timeouts())),
             "resolver": self._resolver(),
+            "budgets": self._budgets(),
         }
+
+    def _budgets(self) -> dict[str, Any]:
+        budgets = self._merged.section("budgets", Budgets())
+        given = self._merged.origins.get(("budgets", "store"))
+        store = budgets.store if given is None else resolve_path(budgets.store, given[0].file)
+        return {"store": store, "time_zone": budgets.time_zone}
 
     def _resolver(self) -> dict[str, Any]:
         resolver = self._merged.section("resolver", Resolver())
@@ -152,6 +167,7 @@ class Document:
             "until": None if rule.until is UNSET else rule.until.unix_s,
             "connections": _connections(rule.connections),
             "bandwidth": _bandwidth(rule.bandwidth),
+            "budget": None if rule.budget is UNSET else _budget(rule.budget),
             "dial": _or_none(rule.dial),
             "sni": rule.sni,
             "send_proxy": _or_none(rule.send_proxy),
@@ -248,6 +264,26 @@ def _bandwidth(given: Any) -> dict[str, Any] | None:
             return None
     values = msgspec.structs.asdict(given)
     return {key: value.bits if isinstance(value, Rate) else _or_none(value) for key, value in values.items()}
+
+
+def _budget(given: Budget) -> dict[str, Any]:
+    """What cannot be read of `then` has been reported."""
+    try:
+        then = parse_then(given.then)
+    except UnitError:
+        then = "deny"
+    return {
+        "all": _allowances(given),
+        "each": _allowances(SourceBudget() if given.per_source is UNSET else given.per_source),
+        "then": {"slow": then.bits} if isinstance(then, Rate) else then,
+    }
+
+
+def _allowances(given: Budget | SourceBudget) -> dict[str, Any]:
+    ways = {"up": given.up, "down": given.down}
+    return {
+        way: {"bytes": one.bytes, "per": one.per} if isinstance(one, Allowance) else None for way, one in ways.items()
+    }
 
 
 def _in_ms(section: Resolver | Timeouts) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from egress_gateway.errors import ConfigError, ConfigErrors, Path, quote
 from egress_gateway.files import digest_of, read_all, reason, resolve_path
 from egress_gateway.merge import Merged, Origin
 from egress_gateway.positions import Source, parse
-from egress_gateway.units import Rate, UnitError, parse_wait
+from egress_gateway.units import Rate, UnitError, parse_then, parse_wait
 from egress_gateway.validate import BROKEN, Validator, nearest
 
 _LOG_WORDS = ("stdout", "stderr", "off")
@@ -121,6 +121,11 @@ class Draft:
                 parse_wait(rule.connections.when_full)
             except UnitError as error:
                 self.report((source, (*path, "connections", "when_full")), "bad_value", str(error), error.fix)
+            if rule.budget is not msgspec.UNSET:
+                try:
+                    parse_then(rule.budget.then)
+                except UnitError as error:
+                    self.report((source, (*path, "budget", "then")), "bad_value", str(error), error.fix)
             if isinstance(rule.bandwidth, str):
                 try:
                     Rate.parse(rule.bandwidth)

@@ -22,7 +22,7 @@ with `egress: v1`. Several files, or a directory of them, count as one: rules an
 key that two files give with different values is an error. Unknown keys are errors. A key that is written needs a value.
 
 Durations are a number and its unit: `250ms`, `5s`, `10m` (minutes), `1h`, `5d`. Rates are bits per second: `64 kbit/s`,
-`50 Mbit/s`, `2 Gbit/s`.
+`50 Mbit/s`, `2 Gbit/s`. Bytes in a period are `500 MB/hour`, `5 GB/day`, `1 TB/month`, of 1,000.
 """
 
 

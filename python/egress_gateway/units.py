@@ -16,6 +16,19 @@ RATE_UNITS: Final = {"kbit/s": 1_000, "Mbit/s": 1_000_000, "Gbit/s": 1_000_000_0
 # A segment of 1,448 bytes in less than a second and a half; and beyond what one host has.
 MIN_RATE, MAX_RATE = 8_000, 10**12
 
+# Bytes of each unit, from the smallest to the largest.
+SIZE_UNITS: Final = {"kB": 1_000, "MB": 1_000_000, "GB": 1_000_000_000, "TB": 1_000_000_000_000}
+PERIODS: Final = ("hour", "day", "month")
+# 1,000 TB: beyond it a budget is a typing error.
+MAX_ALLOWANCE: Final = 10**15
+
+_ALLOWANCE = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,3}))?\s?([A-Za-z]*)\s?(?:/\s?([A-Za-z]*))?")
+_ALLOWANCE_EXAMPLES: Final = "500 MB/hour, 5 GB/day or 1 TB/month"
+_LONG_PERIODS: Final = {
+    **dict.fromkeys(("h", "hr", "hours", "hourly"), "hour"),
+    **dict.fromkeys(("d", "days", "daily"), "day"),
+    **dict.fromkeys(("mo", "mon", "months", "monthly"), "month"),
+}
 _RATE = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,3}))?\s?([A-Za-z/]*)")
 _RATE_EXAMPLES: Final = "64 kbit/s, 50 Mbit/s or 2 Gbit/s"
 _DURATION = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,3}))?\s?([A-Za-zµ]*)")
@@ -161,6 +174,82 @@ def _as_bits(unit: str) -> str:
     """A unit as others write it: `mbps`, `Mb/s`, `mbit`, `Mbit/sec`."""
     lowered = unit.lower().replace(" ", "").removesuffix("/sec").removesuffix("/s").removesuffix("ps")
     return f"{lowered.removesuffix('bit').removesuffix('b')}bit/s"
+
+
+class Allowance:
+    """So many bytes in each hour, day or month."""
+
+    __slots__ = ("bytes", "per")
+
+    def __init__(self, size: int, per: str) -> None:
+        self.bytes = size
+        self.per = per
+
+    @classmethod
+    def parse(cls, value: object) -> Allowance:
+        """Reads `500 MB/hour`, `1.5 GB/day`, `1 TB/month`.
+
+        Raises:
+            UnitError: no unit, an unknown unit or period, not a quantity, or out of bounds.
+        """
+        match = _ALLOWANCE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            bare = isinstance(value, (int, float)) and not isinstance(value, bool)
+            message = f"`{value}` has no unit" if bare else "this is no number of bytes in a period"
+            raise UnitError(message, f"write bytes and a period, for example {_ALLOWANCE_EXAMPLES}")
+        whole, fraction, unit, per = match.group(1), match.group(2) or "", match.group(3), match.group(4) or ""
+        number = whole + (f".{fraction}" if fraction else "")
+        factor = SIZE_UNITS.get(unit)
+        if factor is None:
+            meant = next((known for known in SIZE_UNITS if known.lower() == _as_bytes(unit)), None)
+            known = "the units are kB, MB, GB and TB: bytes, of 1,000"
+            fix = f"write {number} {meant}/{per or 'day'}; {known}" if meant else known
+            raise UnitError(f'"{unit}" is no unit of bytes' if unit else f"`{number}` has no unit", fix)
+        if per not in PERIODS:
+            known = "the periods are hour, day and month"
+            meant = _LONG_PERIODS.get(per.lower()) or (per.lower() if per.lower() in PERIODS else None)
+            message = f'"{per}" is no period' if per else f"`{number} {unit}` has no period"
+            raise UnitError(message, f"write {number} {unit}/{meant or 'day'}; {known}" if meant or not per else known)
+        size = int(whole + fraction) * factor // 10 ** len(fraction)
+        if not 1 <= size <= MAX_ALLOWANCE:
+            raise UnitError("this budget is out of bounds", f"write 1 kB/{per} to 1000 TB/{per}")
+        return cls(size, per)
+
+    def __str__(self) -> str:
+        for unit, factor in reversed(SIZE_UNITS.items()):
+            if self.bytes % factor == 0:
+                return f"{self.bytes // factor} {unit}/{self.per}"
+        return f"{self.bytes / 1000:g} kB/{self.per}"
+
+    def __repr__(self) -> str:
+        return f"Allowance({self})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Allowance) and (other.bytes, other.per) == (self.bytes, self.per)
+
+    def __hash__(self) -> int:
+        return hash((self.bytes, self.per))
+
+
+def _as_bytes(unit: str) -> str:
+    """A unit as others write it: `GiB`, `Gb`, `gigabyte`, `G`."""
+    lowered = unit.lower()
+    return f"{lowered[0]}b" if lowered and lowered[0] in "kmgt" else lowered
+
+
+def parse_then(text: str) -> Rate | str:
+    """Reads what happens when a budget is spent: `deny`, `alert`, or the rate of `slow 256 kbit/s`.
+
+    Raises:
+        UnitError: none of these, or not a rate.
+    """
+    word, _, rest = text.strip().partition(" ")
+    if word in ("deny", "alert") and not rest:
+        return word
+    if word != "slow" or not rest:
+        message = f'"{text}" is neither to slow nor to deny nor to alert'
+        raise UnitError(message, "write deny, alert, or slow and a rate: slow 256 kbit/s")
+    return Rate.parse(rest)
 
 
 class Until:

@@ -16,7 +16,7 @@ import msgspec
 from egress_gateway.config import Section, decode_unit
 from egress_gateway.errors import ConfigError, Path, quote, safe
 from egress_gateway.positions import Source, describe
-from egress_gateway.units import Duration, Rate, UnitError, Until
+from egress_gateway.units import Allowance, Duration, Rate, UnitError, Until
 
 #: In place of a value that was reported.
 BROKEN: Final[Any] = object()
@@ -148,7 +148,7 @@ class Validator:
             self.report(path, "bad_value", f"expected {expected}, found {quote(value)}", fix)
             return
         for option in options:
-            if option in (Duration, Rate, Until):
+            if option in (Allowance, Duration, Rate, Until):
                 try:
                     option.parse(value)
                 except UnitError as error:
@@ -223,6 +223,8 @@ def words_of(kind: Any) -> list[str]:
             shown.append("a duration")
         elif option is Rate:
             shown.append("a rate")
+        elif option is Allowance:
+            shown.append("bytes in a period")
         elif option is Until:
             shown.append("a date")
         elif get_origin(option) is list:

@@ -95,7 +95,21 @@ YAML = [
     Broken("count as text", "yaml", RULE + "    connections: { max: ⟦'9' }\n", "whole number", "without quotes"),
     Broken("count with fraction", "yaml", V1 + "workers: ⟦1.5\n", "the number 1.5", "whole number"),
     Broken("namespace", "yaml", RULE + "    from: { ⟦namespace: pay }\n", "`namespace` is not in this version", "cidr"),
-    Broken("budget", "yaml", RULE + "    ⟦budget: { up: 5 GB/day }\n", "`budget` is not in this version", "metrics"),
+    Broken("budget of bits", "yaml", RULE + "    budget: { up: ⟦5 Gbit/day }\n", '"Gbit" is no unit', "write 5 GB/day"),
+    Broken("budget of others", "yaml", RULE + "    budget: { up: ⟦5 GiB/day }\n", '"GiB" is no unit', "write 5 GB/day"),
+    Broken("budget without a unit", "yaml", RULE + "    budget: { up: ⟦5 }\n", "`5` has no unit", "5 GB/day"),
+    Broken("budget without a period", "yaml", RULE + "    budget: { up: ⟦5 GB }\n", "no period", "write 5 GB/day"),
+    Broken(
+        "budget of a week", "yaml", RULE + "    budget: { up: ⟦5 GB/week }\n", '"week" is no period', "hour, day and"
+    ),
+    Broken("budget in short", "yaml", RULE + "    budget: { up: ⟦5 GB/d }\n", '"d" is no period', "write 5 GB/day"),
+    Broken("no budget", "yaml", RULE + "    budget: { up: ⟦0 GB/day }\n", "out of bounds", "1 kB/day to 1000 TB/day"),
+    Broken(
+        "rate for a budget", "yaml", RULE + "    budget: ⟦5 GB/day\n", "expected a map", "up, down, per_source, then"
+    ),
+    Broken("what then", "yaml", RULE + "    budget: { up: 1 GB/day, then: ⟦block }\n", "neither to slow", "write deny"),
+    Broken("how slow", "yaml", RULE + "    budget: { up: 1 GB/day, then: ⟦slow 5 }\n", "`5` has no unit", "Mbit/s"),
+    Broken("time zone key", "yaml", V1 + "budgets: { ⟦timezone: UTC }\n", "unknown key", "did you mean `time_zone`?"),
     Broken("bare rate", "yaml", RULE + "    bandwidth: ⟦50\n", "expected a text or a map", "quotes"),
     Broken("rate without a unit", "yaml", RULE + "    bandwidth: ⟦'50'\n", "`50` has no unit", "kbit/s, Mbit/s"),
     Broken("rate of others", "yaml", RULE + "    bandwidth: ⟦50 Mbps\n", '"Mbps" is no unit', "write 50 Mbit/s"),

@@ -92,6 +92,48 @@ CASES = [
         "nothing bounds",
         "remove `when_full`",
     ),
+    Broken(
+        "a budget of nothing",
+        "yaml",
+        V1 + "rules: [ { name: a, to: a.example, budget: ⟦{ then: deny } } ]\n",
+        "no bytes are bounded",
+        "add `up: 5 GB/day`",
+    ),
+    Broken(
+        "budget of a deny rule",
+        "yaml",
+        V1 + "rules: [ { name: a, deny: true, to: a.example, budget: ⟦{ up: 1 GB/day } } ]\n",
+        "has no meaning",
+        "remove `budget`",
+    ),
+    Broken(
+        "a budget that slows nothing",
+        "yaml",
+        V1
+        + "rules: [ { name: a, to: a.example, bandwidth: 1 Mbit/s, "
+        + "budget: { up: 1 GB/day, then: ⟦slow 2 Mbit/s } } ]\n",
+        "2 Mbit/s is not below the `max` of 1 Mbit/s",
+        "less than",
+    ),
+    Broken(
+        "a budget that slows each source where sources have no share",
+        "yaml",
+        V1
+        + "rules: [ { name: a, to: a.example, bandwidth: { max: 9 Mbit/s, share_by: ⟦connection }, "
+        + "budget: { per_source: { up: 1 GB/day }, then: slow 1 Mbit/s } } ]\n",
+        "the budget slows each source",
+        "share_by: source",
+    ),
+    Broken("time zone", "yaml", V1 + "budgets: { time_zone: ⟦Europe/Belin }\n", "no time zone", "`Europe/Berlin`?"),
+    Broken(
+        "two budgets for one destination",
+        "yaml",
+        V1
+        + "rules:\n  - { name: a, to: a.example, budget: { up: 1 GB/day } }\n"
+        + "  - { name: b, to: [ ⟦a.example ] }\n",
+        "different budget",
+        "same terms",
+    ),
     Broken("public suffix", "yaml", _rule('⟦"*.com"'), "public suffix", "anywhere: true"),
     Broken("star", "yaml", _rule('⟦"*"'), "every destination", "anywhere: true"),
     Broken("star inside a label", "yaml", _rule('⟦"a*.x.example"'), "whole labels", "*.x.example"),

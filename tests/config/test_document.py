@@ -28,6 +28,7 @@ SETTINGS = {
         "servers": [], "hosts": {}, "min_ttl_ms": 1000, "max_ttl_ms": 300000, "negative_ttl_ms": 5000,
         "stale_ms": 300000, "timeout_ms": 2000, "attempts": 2, "cache_names": 10000,
     },
+    "budgets": {"store": "/var/lib/egress/budgets.redb", "time_zone": "UTC"},
 }  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def test_a_rule_is_spelt_out(tmp_path: Path) -> None:
             "to": [{"pattern": "x.example:8000-8100"}, {"name": "y.example", "addresses": ["10.2.0.0/16"]}],
             "anywhere": False, "deny": False, "mode": None, "message": None, "on_deny": None,
             "owner": None, "why": None,
-            "until": 1796083200, "bandwidth": None,
+            "until": 1796083200, "bandwidth": None, "budget": None,
             "connections": {"max": 5, "new_per_second": None, "burst": None, "per_source": None, "wait_ms": 0},
             "dial": None, "sni": "agree", "send_proxy": None,
         }
@@ -95,6 +96,30 @@ def test_bounds_of_connections_are_spelt_out(tmp_path: Path) -> None:
         "max": None, "new_per_second": 2, "burst": 3, "wait_ms": 1500,
         "per_source": {"max": 4, "new_per_second": 5, "burst": 6},
     }  # fmt: skip
+
+
+def test_budgets_are_spelt_out(tmp_path: Path) -> None:
+    _, document = _load(
+        tmp_path,
+        """budgets: { store: state/bytes, time_zone: Europe/Berlin }
+rules:
+  - { name: a, to: a.example, budget: { up: 1.5 GB/day, per_source: { down: 20 MB/hour }, then: slow 256 kbit/s } }
+  - { name: b, to: b.example, budget: { down: 1 TB/month } }
+""",
+    )
+    assert document["settings"]["budgets"] == {"store": str(tmp_path / "state/bytes"), "time_zone": "Europe/Berlin"}
+    assert [rule["budget"] for rule in document["rules"]] == [
+        {
+            "all": {"up": {"bytes": 1_500_000_000, "per": "day"}, "down": None},
+            "each": {"up": None, "down": {"bytes": 20_000_000, "per": "hour"}},
+            "then": {"slow": 256_000},
+        },
+        {
+            "all": {"up": None, "down": {"bytes": 10**12, "per": "month"}},
+            "each": {"up": None, "down": None},
+            "then": "deny",
+        },
+    ]
 
 
 def test_settings_are_spelt_out(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from egress_gateway.units import Duration, Rate, UnitError, Until
+from egress_gateway.units import Allowance, Duration, Rate, UnitError, Until, parse_then
 
 
 @pytest.mark.parametrize(
@@ -113,3 +113,21 @@ def test_dates_are_moments_in_utc(value: object, moment: str) -> None:
 def test_other_dates_are_refused(value: object) -> None:
     with pytest.raises(UnitError):
         Until.parse(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "per"),
+    [("1 kB/hour", 1_000, "hour"), ("2.5GB / day", 2_500_000_000, "day"), ("1000 TB/month", 10**15, "month")],
+)
+def test_bytes_in_a_period_are_of_a_thousand(text: str, size: int, per: str) -> None:
+    read = Allowance.parse(text)
+    assert (read.bytes, read.per) == (size, per)
+    assert Allowance.parse(str(read)) == read
+
+
+def test_what_happens_when_a_budget_is_spent() -> None:
+    assert [parse_then(text) for text in ("deny", "alert")] == ["deny", "alert"]
+    assert parse_then("slow 1.5 Mbit/s") == Rate(1_500_000)
+    for text in ("slow", "denied", "alert 5s", "slow down"):
+        with pytest.raises(UnitError):
+            parse_then(text)

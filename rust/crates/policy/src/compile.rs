@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
+use crate::budgets;
 use crate::document::{self, Document};
 use crate::flat::FORMAT;
 use crate::layout;
@@ -67,6 +68,7 @@ pub fn compile(document: &[u8]) -> Result<Vec<u8>, Vec<Problem>> {
             .collect::<HashMap<_, _>>(),
     };
     let mut found = rules::expand(&parsed, &references, &mut problems);
+    budgets::check(&parsed, &mut problems);
     found.shaping = Shaping::check(&parsed, &mut problems);
     let edges = layout::edges(&parsed, &found, &mut problems);
     problems.into_result()?;

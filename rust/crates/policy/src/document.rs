@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budgets::Budget;
 use crate::connections;
 use crate::on_deny::OnDeny;
 use crate::proxied::{Reads, Sends};
@@ -42,6 +43,8 @@ pub(crate) struct Settings {
     pub listeners: Vec<Listener>,
     pub timeouts: Timeouts,
     pub resolver: Resolver,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budgets: Option<Budgets>,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -132,6 +135,15 @@ pub(crate) struct Resolver {
     pub cache_names: u32,
 }
 
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Budgets {
+    /// Absolute path of a file.
+    pub store: String,
+    /// A name of the tz database.
+    pub time_zone: String,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Action {
@@ -200,6 +212,7 @@ pub(crate) struct Rule {
     /// `None`: as the listener says.
     pub send_proxy: Option<Sends>,
     pub bandwidth: Option<Bandwidth>,
+    pub budget: Option<Budget>,
 }
 
 /// All keys that are given must hold.

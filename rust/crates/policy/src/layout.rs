@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
+use crate::budgets;
 use crate::connections::Further;
 use crate::document::{Document, ORIGINAL, Rule, Sni};
 use crate::flat::*;
@@ -212,6 +213,7 @@ pub(crate) fn write(
         default: document.default.clone(),
         shaping: found.shaping.clone(),
         connections: Further::of(document),
+        budgets: budgets::OfRule::of(document),
     })?;
 
     let mut writer = Writer::new(

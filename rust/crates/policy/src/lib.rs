@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod budgets;
 mod compile;
 mod connections;
 mod decide;
@@ -25,6 +26,7 @@ mod nearest;
 mod nets;
 mod on_deny;
 mod pattern;
+mod period;
 mod problem;
 mod proposal;
 mod proxied;
@@ -42,6 +44,7 @@ mod verify;
 mod vocab;
 
 pub use address::{AddressClass, classify};
+pub use budgets::{Allowance, Allowances, Budget, Keeping, Then};
 pub use compile::compile;
 pub use connections::{Bounds, Connections};
 pub use decide::{Decision, Destination, Item};
@@ -51,6 +54,7 @@ pub use explain::{AddressNote, Candidate, Explanation, RuleRef};
 pub use flat::reseal;
 pub use message::{MAX_MESSAGE, MessageValues, render_message};
 pub use on_deny::OnDeny;
+pub use period::{Period, Zone};
 pub use problem::{PathPart, Problem};
 pub use proxied::{NamingTlv, Proxied, Reads, Sends};
 pub use resolve::Resolving;

@@ -256,6 +256,7 @@ fn check_texts(rule: &Rule, index: usize, problems: &mut Problems) {
         ("sni", rule.sni == Sni::Any),
         ("send_proxy", rule.send_proxy.is_some()),
         ("bandwidth", rule.bandwidth.is_some()),
+        ("budget", rule.budget.is_some()),
     ];
     for (key, given) in useless {
         if rule.deny && given {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use egress_hello::name::{Host, Name, parse_authority, parse_host};
 
+use crate::budgets::Keeping;
 pub use crate::document::Login;
 use crate::document::{self, ListenerTls};
 use crate::explain::target;
@@ -39,6 +40,8 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     pub timeouts: Timeouts,
     pub resolver: Resolver,
+    /// Where budgets are kept.
+    pub budgets: Option<Keeping>,
 }
 
 /// An address to accept on, and how the destination is learned there.
@@ -172,6 +175,7 @@ impl Settings {
                 grace: Duration::from_millis(t.grace_ms),
             },
             resolver: check_resolver(&raw.resolver, problems),
+            budgets: raw.budgets.as_ref().and_then(|given| Keeping::check(given, problems)),
         }
     }
 }

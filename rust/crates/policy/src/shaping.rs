@@ -24,8 +24,7 @@ pub(crate) struct Bandwidth {
     pub priority: Priority,
     #[serde(default = "one")]
     pub weight: u32,
-    #[serde(default)]
-    pub share_by: ShareBy,
+    pub share_by: Option<ShareBy>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -92,7 +91,7 @@ pub struct Class {
     pub share_by: ShareBy,
 }
 
-/// All links and classes of a policy. A class without a link has a `max`.
+/// All links and classes of a policy. A class without a link has a `max`, or is there for a budget that slows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 pub struct Shaping {
     pub links: Vec<Link>,
@@ -100,6 +99,18 @@ pub struct Shaping {
 }
 
 impl Class {
+    fn unbounded(index: usize) -> Self {
+        Self {
+            rule: u32::try_from(index).unwrap_or(u32::MAX),
+            link: None,
+            max: None,
+            guarantee: 0,
+            priority: Priority::default(),
+            weight: one(),
+            share_by: ShareBy::default(),
+        }
+    }
+
     pub fn rule(&self) -> RuleId {
         RuleId(self.rule)
     }
@@ -118,12 +129,17 @@ impl Shaping {
             problems.add(place!["links"], "too_many", message, "join some of them");
         }
         for (index, rule) in document.rules.iter().enumerate() {
-            if let Some(bandwidth) = &rule.bandwidth
-                && !rule.deny
-                && let Some(class) = shaping.class(index, bandwidth, problems)
-            {
-                shaping.classes.push(class);
-            }
+            let budget = rule.budget.as_ref().filter(|budget| budget.slows());
+            let class = match &rule.bandwidth {
+                _ if rule.deny => None,
+                Some(bandwidth) => shaping.class(index, bandwidth, problems),
+                // Its connections are counted against no link, and have no bound before the budget is spent.
+                None => budget.map(|_| Class::unbounded(index)),
+            };
+            shaping.classes.extend(class.map(|class| match budget {
+                Some(budget) if budget.slows_each() => Class { share_by: ShareBy::Source, ..class },
+                _ => class,
+            }));
         }
         if shaping.classes.len() > MAX_CLASSES {
             let found = shaping.classes.len();
@@ -184,7 +200,7 @@ impl Shaping {
             guarantee,
             priority: given.priority,
             weight: given.weight.max(1),
-            share_by: given.share_by,
+            share_by: given.share_by.unwrap_or_default(),
         })
     }
 
@@ -228,7 +244,6 @@ impl Shaping {
         let good = |class: &Class| {
             (class.rule as usize) < rules
                 && class.link.is_none_or(|link| link < self.links.len())
-                && (class.link.is_some() || class.max.is_some())
                 && class.weight > 0
         };
         self.links.len() <= MAX_LINKS
@@ -238,7 +253,7 @@ impl Shaping {
 }
 
 /// As users write it.
-fn rate(bits: u64) -> String {
+pub(crate) fn rate(bits: u64) -> String {
     for (unit, factor) in [("Gbit/s", 1_000_000_000), ("Mbit/s", 1_000_000), ("kbit/s", 1_000)] {
         if bits >= factor {
             return format!("{} {unit}", bits as f64 / factor as f64);

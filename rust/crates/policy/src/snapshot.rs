@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
+use crate::budgets::{self, Budget};
 use crate::connections::{Bounds, Connections, Further};
 use crate::document;
 use crate::flat::*;
@@ -110,6 +111,8 @@ pub(crate) struct Stored {
     pub shaping: Shaping,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub connections: Vec<Further>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<budgets::OfRule>,
 }
 
 /// One immutable compiled policy.
@@ -128,6 +131,8 @@ pub struct Snapshot {
     class_of: HashMap<u32, u32>,
     /// By rule.
     further: HashMap<u32, Further>,
+    /// By rule.
+    budgets: HashMap<u32, Budget>,
 }
 
 impl fmt::Debug for Snapshot {
@@ -187,6 +192,7 @@ impl Snapshot {
             class_of: (0..).zip(&stored.shaping.classes).map(|(at, one)| (one.rule, at)).collect(),
             further: stored.connections.into_iter().map(|one| (one.rule, one)).collect(),
             shaping: stored.shaping,
+            budgets: budgets::by_rule(stored.budgets),
             bytes: Box::new(bytes),
         };
         crate::verify::verify(&snapshot)?;
@@ -217,6 +223,21 @@ impl Snapshot {
     #[inline]
     pub fn class_of(&self, id: RuleId) -> Option<u32> {
         if self.class_of.is_empty() { None } else { self.class_of.get(&id.0).copied() }
+    }
+
+    /// Rules with a budget.
+    pub fn budgets(&self) -> impl Iterator<Item = (RuleId, &Budget)> {
+        self.budgets.iter().map(|(rule, budget)| (RuleId(*rule), budget))
+    }
+
+    /// Of bytes that nobody has compiled.
+    pub(crate) fn budgets_hold(&self) -> bool {
+        let rules = self.rule_count();
+        let good = |(&rule, budget): (&u32, &Budget)| {
+            budgets::OfRule { rule, budget: *budget }.holds(rules)
+        };
+        self.budgets.iter().all(good)
+            && (self.budgets.is_empty() || self.settings.budgets.is_some())
     }
 
     /// SHA-256 of everything that the policy was compiled from, as 64 hexadecimal digits: the same

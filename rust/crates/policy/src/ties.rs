@@ -132,6 +132,8 @@ impl<'a> Ties<'a> {
             ("message", x.message != y.message),
             ("on_deny", x.on_deny != y.on_deny),
             ("connections", x.connections != y.connections),
+            ("bandwidth", x.bandwidth != y.bandwidth),
+            ("budget", x.budget != y.budget),
             ("dial", x.dial != y.dial),
             ("sni", x.sni != y.sni),
             ("send_proxy", x.send_proxy != y.send_proxy),

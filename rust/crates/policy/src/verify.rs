@@ -15,6 +15,7 @@ pub(crate) fn verify(snapshot: &Snapshot) -> Check {
     ensure(snapshot.shaping().holds(snapshot.rule_count()), "classes of bandwidth")?;
     let rules = snapshot.rule_count();
     ensure(snapshot.further().all(|one| one.holds(rules)), "bounds of connections")?;
+    ensure(snapshot.budgets_hold(), "budgets")?;
     check_names(snapshot)?;
     check_identities(snapshot)?;
     check_users(snapshot)?;
