@@ -88,6 +88,8 @@ vocabulary! {
         LoginRequired = 21 "login_required",
         /// User and password do not go together, or could not be read.
         LoginFailed = 22 "login_failed",
+        /// The rule's `budget`, or the source's own by that rule, is spent.
+        BudgetSpent = 23 "budget_spent",
     }
 }
 
@@ -125,6 +127,8 @@ vocabulary! {
         Aborted = 16 "aborted",
         /// The client was promised TLS in PostgreSQL's words, and the upstream does not take it.
         UpstreamNoTls = 17 "upstream_no_tls",
+        /// Its rule's `budget`, or its source's own by that rule, was spent while it was open.
+        BudgetSpent = 18 "budget_spent",
     }
 }
 

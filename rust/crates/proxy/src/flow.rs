@@ -14,6 +14,7 @@ use egress_policy::{
     Accept, Decision, End, Evidence, Identity, Reason, RuleId, Source, Stage, Terms, Verdict,
 };
 
+use crate::budget::Spending;
 use crate::dial::Dialing;
 use crate::installed::{InForce, Installed};
 use crate::limits::{Entered, Held, OfSource};
@@ -177,6 +178,8 @@ pub(crate) struct Beside {
     /// Of one whose rule has `bandwidth`.
     pub shaped: Option<Box<Shaped>>,
     pub held_back: HeldBack,
+    /// Of one whose rule has `budget`.
+    pub spending: Option<Box<Spending>>,
     /// Its place among those of its source, of one whose rule bounds each source.
     pub held: Option<OfSource>,
     /// How long it has waited until its rule had room.
@@ -405,6 +408,7 @@ impl Flow {
 
     /// Nothing has been found out about the flow yet but these first bytes, which nobody has looked at.
     pub(crate) fn hear_anew(&mut self, first_bytes: Option<Buffer>) {
+        self.spend_from(None);
         self.stage = Stage::FirstBytes;
         self.destination = self.captured.map(Host::Ip);
         if self.captured.is_none() {
@@ -431,6 +435,36 @@ impl Flow {
         self.judge = None;
         self.work = Work::Hear(first_bytes);
         self.publish();
+    }
+
+    /// Counts the bytes moved so far for its rule's budget; whether that is spent and new flows are refused.
+    pub(crate) fn spend(&mut self) -> bool {
+        let has_budget = self.beside.as_ref().is_some_and(|beside| beside.spending.is_some());
+        if !has_budget {
+            return false;
+        }
+        let moved = self.moved();
+        let spending = self.beside.as_mut().and_then(|beside| beside.spending.as_mut());
+        spending.is_some_and(|spending| {
+            spending.count(moved);
+            spending.denies()
+        })
+    }
+
+    /// What it spends from now on.
+    pub(crate) fn spend_from(&mut self, spending: Option<Spending>) {
+        self.spend();
+        let moved = self.moved();
+        let spending = spending.map(|spending| Box::new(spending.not_counting(moved)));
+        if spending.is_some() {
+            self.beside.get_or_insert_default().spending = spending;
+        } else if let Some(beside) = &mut self.beside {
+            beside.spending = None;
+        }
+    }
+
+    pub(crate) fn spending(&self) -> Option<&Spending> {
+        self.beside.as_ref()?.spending.as_deref()
     }
 
     /// Shows the bytes moved so far.
@@ -500,6 +534,7 @@ impl Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
+        self.spend();
         // Those of a client's requests before are written.
         if !(matches!(self.work, Work::Handed) || self.is_between_requests()) {
             self.record();

@@ -15,9 +15,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::pipe;
 
+use crate::budget::Keeper;
 use crate::control::Control;
 use crate::front;
-use crate::installed::{Installed, needs_restart};
+use crate::installed::{Installed, STORE, needs_restart, other_store};
 use crate::log;
 use crate::message::{FromControl, Received, Refusal, ToControl, VERSION, WorkerStatus};
 use crate::options::Options;
@@ -55,6 +56,8 @@ struct Gateway {
     started: Instant,
     control: Control,
     running: Option<Running>,
+    /// Once a policy has budgets.
+    keeper: Option<Keeper>,
     /// Stopping has begun.
     draining: bool,
     /// End of the drain; `None` again once the workers have been told to end.
@@ -102,6 +105,7 @@ pub fn run(options_json: &[u8]) -> io::Result<i32> {
         segment,
         started: Instant::now(),
         running: None,
+        keeper: None,
         draining: false,
         stop_at: None,
         expiry: None,
@@ -454,7 +458,9 @@ impl Gateway {
         }
         let terms = front::terms(snapshot.settings(), before.as_deref().zip(self.fronts().next()))?;
         let workers = worker_count(&self.options, snapshot.settings());
-        let installed = Arc::new(Installed::new(snapshot, before.as_deref(), workers));
+        self.open_store(&snapshot)?;
+        let keeper = self.keeper.as_ref();
+        let installed = Arc::new(Installed::new(snapshot, before.as_deref(), workers, keeper));
         let closing = match &before {
             None => {
                 self.running = Some(Running::start(
@@ -475,6 +481,28 @@ impl Gateway {
         };
         self.plan_expiry();
         Ok(ToControl::Installed { id, generation: installed.generation, changed: true, closing })
+    }
+
+    /// Opens what keeps budgets, where the policy has any.
+    fn open_store(&mut self, snapshot: &Snapshot) -> Result<(), Vec<Refusal>> {
+        let Some(keeping) = &snapshot.settings().budgets else { return Ok(()) };
+        if snapshot.budgets().next().is_none() {
+            return Ok(());
+        }
+        match &self.keeper {
+            Some(keeper) if keeper.path != keeping.store => {
+                return Err(vec![other_store(keeper, &keeping.store)]);
+            }
+            Some(keeper) => keeper.set_zone(&keeping.zone),
+            None => {
+                let keeper = Keeper::start(keeping).map_err(|fault| {
+                    let refusal = Refusal::new("budgets_store", fault.message, fault.fix);
+                    vec![refusal.at(STORE.map(Into::into))]
+                })?;
+                self.keeper = Some(keeper);
+            }
+        }
+        Ok(())
     }
 
     /// Hands the new policy to every worker and waits until all decide by it.
@@ -535,6 +563,8 @@ impl Gateway {
             // It ends with its last handle; a query under way is not waited for.
             drop(resolver_thread);
         }
+        // After the workers: what their last flows have moved is written, too.
+        self.keeper = None;
         self.control.end();
     }
 }

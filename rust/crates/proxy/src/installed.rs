@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use egress_policy::{Listener, RuleId, Settings, Snapshot};
 
+use crate::budget::{Budgets, Keeper};
 use crate::limits::Limits;
 use crate::message::Refusal;
 use crate::shape::Plans;
@@ -16,11 +17,17 @@ pub(crate) struct Installed {
     pub snapshot: Snapshot,
     pub limits: Limits,
     pub plans: Arc<Plans>,
+    pub budgets: Budgets,
 }
 
 impl Installed {
     /// The generation that follows `before`; rules that stay keep what they have counted.
-    pub(crate) fn new(snapshot: Snapshot, before: Option<&Self>, workers: usize) -> Self {
+    pub(crate) fn new(
+        snapshot: Snapshot,
+        before: Option<&Self>,
+        workers: usize,
+        keeper: Option<&Keeper>,
+    ) -> Self {
         let rules = 0..u32::try_from(snapshot.rule_count()).unwrap_or(u32::MAX);
         let limited = rules.filter_map(|index| {
             let rule = snapshot.rule(RuleId(index))?;
@@ -29,7 +36,8 @@ impl Installed {
         let limits = Limits::new(limited, workers, before.map(|before| &before.limits));
         let generation = before.map_or(0, |before| before.generation) + 1;
         let plans = Arc::new(Plans::new(&snapshot, workers, before.map(|before| &*before.plans)));
-        Self { generation, snapshot, limits, plans }
+        let budgets = Budgets::new(&snapshot, &plans, keeper.map(|keeper| &keeper.books));
+        Self { generation, snapshot, limits, plans, budgets }
     }
 
     /// The listener of this number.
@@ -50,6 +58,18 @@ impl Deref for InForce {
         &self.0
     }
 }
+
+/// A store of budgets that is open cannot be another.
+pub(crate) fn other_store(open: &Keeper, path: &str) -> Refusal {
+    let what = format!(
+        "`store` of budgets cannot change while the gateway runs ({} to {path})",
+        open.path
+    );
+    put_back(what).at(STORE.map(Into::into))
+}
+
+/// Where the document says which file keeps budgets.
+pub(crate) const STORE: [&str; 3] = ["settings", "budgets", "store"];
 
 /// What of the settings cannot change under a running gateway, with each difference named.
 pub(crate) fn needs_restart(before: &Settings, after: &Settings) -> Vec<Refusal> {

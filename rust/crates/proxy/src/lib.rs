@@ -6,6 +6,7 @@
 //! The path of a policy change: `gateway::on_message` → `install` → `swap` → `worker::read_mail` → `steps::judge`.
 #![forbid(unsafe_code)]
 
+mod budget;
 mod context;
 mod control;
 mod dial;

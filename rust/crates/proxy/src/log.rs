@@ -24,7 +24,7 @@ pub(crate) fn error(text: &str) {
 }
 
 /// RFC 3339 in UTC to the second (days to civil date: Howard Hinnant, "chrono-compatible date algorithms").
-fn utc(unix_seconds: u64) -> String {
+pub(crate) fn utc(unix_seconds: u64) -> String {
     let (days, second) = (unix_seconds / 86_400 + 719_468, unix_seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =

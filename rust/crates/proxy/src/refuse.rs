@@ -154,7 +154,9 @@ impl Refusal<'_> {
                     (407, "Proxy Authentication Required")
                 }
                 Reason::FirstBytesTimeout => (408, "Request Timeout"),
-                Reason::ConnectionLimit | Reason::ConnectionRate => (429, "Too Many Requests"),
+                Reason::ConnectionLimit | Reason::ConnectionRate | Reason::BudgetSpent => {
+                    (429, "Too Many Requests")
+                }
                 Reason::Overloaded => (503, "Service Unavailable"),
                 _ => (403, "Forbidden"),
             },

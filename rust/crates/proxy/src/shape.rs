@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use egress_policy::Identity;
-use egress_shape::{Gate, Nanos, PERIOD, Pace, Turn};
+use egress_shape::{Ceiling, Gate, Nanos, PERIOD, Pace, Turn};
 
 pub(crate) use self::plans::{HELD_BOUNDS_MS, Placed, Plans, Waits};
 use self::plans::{Totals, place_of};
@@ -269,6 +269,21 @@ impl Shaper {
             }
             let (paces, waits_since) = ([pace; 2], [0; 2]);
             *shaped = Some(Box::new(Shaped { class: place, paces, waits_since }));
+        }
+    }
+
+    /// The flow's source has no more than this, up and down.
+    pub(crate) fn bound(
+        &mut self,
+        shaped: Option<&Shaped>,
+        ceilings: Option<&[Arc<Ceiling>; 2]>,
+    ) {
+        let Some(shaped) = shaped else { return };
+        if let Some(Some(class)) = self.classes.get_mut(shaped.class) {
+            for way in [UP, DOWN] {
+                let ceiling = ceilings.map(|ceilings| &ceilings[way]);
+                class.gates[way].bound(shaped.paces[way].source, ceiling);
+            }
         }
     }
 

@@ -491,7 +491,7 @@ impl Worker {
             match end {
                 End::ClientReset => egress_sys::abort_on_close(upstream.fd()),
                 End::UpstreamReset => flow.abort_client(),
-                End::PolicyChanged | End::Drained | End::Aborted => {
+                End::PolicyChanged | End::BudgetSpent | End::Drained | End::Aborted => {
                     egress_sys::abort_on_close(upstream.fd());
                     flow.abort_client();
                 }

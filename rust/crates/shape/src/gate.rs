@@ -187,9 +187,11 @@ impl Gate {
         self.sources.entry(pace.source).or_default().flows += 1;
     }
 
-    /// All flows of a source have no more than this, here and wherever else it bounds them.
-    pub fn bound(&mut self, source: u64, ceiling: &Arc<Ceiling>) {
-        self.sources.entry(source).or_default().ceiling = Some(Arc::clone(ceiling));
+    /// All flows of a source that has joined have no more than this, here and wherever else it bounds them.
+    pub fn bound(&mut self, source: u64, ceiling: Option<&Arc<Ceiling>>) {
+        if let Some(source) = self.sources.get_mut(&source) {
+            source.ceiling = ceiling.map(Arc::clone);
+        }
     }
 
     /// It does not any more. A place in the queue that it leaves is told to somebody who is not there (`nobody`).

@@ -452,7 +452,8 @@ fn a_source_above_its_ceiling_sleeps_and_holds_up_nobody() {
         world.late = 4;
         let bound = Arc::new(Ceiling::default());
         for gate in &mut world.gates[0] {
-            gate.bound(7, &bound);
+            gate.join(&Pace::of(7));
+            gate.bound(7, Some(&bound));
         }
         world.run(SECOND);
         near(rate_of(&mut world, 7, SECOND), 25.0 * MBIT, 0.05);
@@ -474,7 +475,8 @@ fn what_a_held_source_leaves_is_lent() {
     let all = vec![Flow::bulk(0, 0, 7), Flow::bulk(1, 0, 8)];
     let mut world = World::new(100.0 * MBIT, vec![class(60.0 * MBIT), class(0.0)], 1, all);
     let bound = Arc::new(Ceiling::default());
-    world.gates[0][0].bound(7, &bound);
+    world.gates[0][0].join(&Pace::of(7));
+    world.gates[0][0].bound(7, Some(&bound));
     bound.set(MBIT);
     world.run(3 * SECOND);
     near(world.rate(0, 1000, 3000), MBIT, 0.03);
@@ -486,7 +488,8 @@ fn a_small_message_of_a_held_source_passes_when_its_ceiling_is_paid() {
     let all = vec![Flow::small(0, 0, 7, 200, 50 * MS), Flow::bulk(0, 0, 8)];
     let mut world = World::new(NO_CEILING, vec![ceiling(100.0 * MBIT)], 1, all);
     let bound = Arc::new(Ceiling::default());
-    world.gates[0][0].bound(7, &bound);
+    world.gates[0][0].join(&Pace::of(7));
+    world.gates[0][0].bound(7, Some(&bound));
     bound.set(8_000.0);
     world.run(10 * SECOND);
     assert!(world.p99(0) < MS, "half of what it may have: {}", world.p99(0));

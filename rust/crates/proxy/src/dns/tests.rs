@@ -40,7 +40,7 @@ fn policy(server: SocketAddr, rules: &[(&str, bool)]) -> Arc<Installed> {
         "rules": rules,
     });
     let snapshot = compile(&serde_json::to_vec(&document).unwrap()).unwrap();
-    Arc::new(Installed::new(Snapshot::open(snapshot).unwrap(), None, 1))
+    Arc::new(Installed::new(Snapshot::open(snapshot).unwrap(), None, 1, None))
 }
 
 /// A listener, and the handle that keeps its thread.

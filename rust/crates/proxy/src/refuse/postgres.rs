@@ -7,10 +7,11 @@ use egress_policy::{End, Reason};
 use super::Refusal;
 
 /// SQLSTATEs (PostgreSQL's documentation, appendix A): invalid_authorization_specification, connection_failure,
-/// too_many_connections.
+/// too_many_connections, configuration_limit_exceeded.
 const NOT_ALLOWED: &str = "28000";
 const FAILED: &str = "08006";
 const TOO_MANY: &str = "53300";
+const TOO_MUCH: &str = "53400";
 
 impl Refusal<'_> {
     pub(super) fn postgres(&self) -> Vec<u8> {
@@ -19,6 +20,7 @@ impl Refusal<'_> {
                 End::Refused,
                 Reason::ConnectionLimit | Reason::ConnectionRate | Reason::Overloaded,
             ) => TOO_MANY,
+            (End::Refused, Reason::BudgetSpent) => TOO_MUCH,
             (End::Refused, _) => NOT_ALLOWED,
             _ => FAILED,
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use egress_policy::{Identity, Shaping, ShareBy, Snapshot};
-use egress_shape::{Bounds, Nanos, Plan};
+use egress_shape::{Bounds, Limit, Nanos, Plan};
 
 use super::{DOWN, UP};
 
@@ -111,6 +111,13 @@ impl Plans {
         let waiting = shared.then(|| [cells(), cells()]);
         let keys = before.map_or_else(RandomState::new, |before| before.keys.clone());
         Self { links, classes: placed, members, waiting, keys }
+    }
+
+    /// A class whose budget is spent in one direction: bytes per second from now on, or infinity.
+    pub(crate) fn slow(&self, class: u32, way: usize, rate: f64) {
+        if let Some(Placed { plan, index, .. }) = self.classes.get(class as usize) {
+            self.links[*plan][way].limit(*index, Limit::Budget, rate);
+        }
     }
 
     /// The key of a source's share in a class; `None` where each connection has one.

@@ -3,9 +3,10 @@
 use std::mem::replace;
 
 use egress_flowlog::WorkerCounter;
-use egress_policy::{Accept, End, Stage};
+use egress_policy::{Accept, End, Reason, Stage};
 
 use super::refuse::TLS_HANDSHAKE;
+use crate::budget::{Spending, Spent};
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, InLine, Work};
 use crate::installed::Installed;
@@ -28,6 +29,18 @@ impl Flow {
 }
 
 impl Context {
+    /// Whether the budget that the flow would spend from is spent; it is refused then, unless that is audited.
+    fn has_budget(&self, flow: &mut Flow) -> bool {
+        let Some(spent) = flow.spending().and_then(Spending::keeps_out) else { return true };
+        if spent != Spent::All {
+            flow.other = Some(OF_SOURCE.into());
+        }
+        if spent == Spent::Crowded {
+            self.count(WorkerCounter::SourcesFull);
+        }
+        self.audited(flow, Reason::BudgetSpent)
+    }
+
     /// Counts the flow with its rule and goes on. `waits_since`: it was in line by a policy before.
     pub(super) fn admit(
         &mut self,
@@ -36,6 +49,9 @@ impl Context {
         policy: &Installed,
         waits_since: Option<u64>,
     ) -> Step {
+        if !self.has_budget(flow) {
+            return self.refuse(token, flow, Reason::BudgetSpent, End::Refused);
+        }
         let terms = flow.decision.and_then(|decision| decision.terms);
         let Some((rule, limited)) =
             terms.and_then(|rule| Some((rule.0, policy.limits.of_rule(rule.0)?)))
@@ -119,6 +135,9 @@ impl Context {
     fn go_on(&mut self, token: FlowToken, flow: &mut Flow, waited_since: Option<u64>) -> Step {
         if let Some(since_ns) = waited_since {
             self.wheel.unset(token.slot);
+            if !self.has_budget(flow) {
+                return self.refuse(token, flow, Reason::BudgetSpent, End::Refused);
+            }
             let waited_ns = self.now_ns().saturating_sub(since_ns);
             flow.beside.get_or_insert_default().waited_ns = waited_ns;
         }

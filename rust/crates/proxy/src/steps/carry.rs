@@ -216,6 +216,7 @@ impl Context {
             relay.active_ms = self.now_ms;
             flow.publish_bytes();
         }
+        let overspends = after != before && self.overspends(flow);
         // Whatever of the client's could still be delivered has been: what waits for a slow upstream is no longer wanted.
         let reset = flow.client.failed && !again;
         match (up_done, down_done) {
@@ -225,6 +226,7 @@ impl Context {
             // A side that had ended in order wants nothing more of the other: a close_notify too late, say.
             (true, _) if reset => Step::End(End::Closed),
             (_, true) if upstream_failed && !again => Step::End(End::Closed),
+            _ if overspends => Step::End(End::BudgetSpent),
             _ if again => Step::Again,
             _ => Step::Stay,
         }

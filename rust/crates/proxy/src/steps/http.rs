@@ -275,14 +275,17 @@ impl Context {
             })?;
             Ok((sent, response))
         });
-        if exchange.carried != before {
+        let moved = exchange.carried != before;
+        if moved {
             exchange.active_ms = self.now_ms;
             flow.publish_bytes();
         }
+        let overspends = moved && self.overspends(flow);
         match passed {
             Err(broken) => self.exchange_broken(token, flow, broken),
             Ok((_, Passed::Done)) => self.exchanged(token, flow),
             Ok((_, Passed::Switched)) => self.switch(token, flow),
+            Ok(_) if overspends => Step::End(End::BudgetSpent),
             Ok((Passed::More, _) | (_, Passed::More)) => Step::Again,
             Ok(_) if flow.client.failed => Step::End(End::ClientReset),
             Ok(_) => Step::Stay,

@@ -6,6 +6,7 @@ use egress_flowlog::{NONE_U32, WorkerCounter, flags};
 use egress_hello::name::Host;
 use egress_policy::{Accept, Decision, Destination, End, Login, Reason, Stage, Verdict};
 
+use crate::budget::Spending;
 use crate::context::{Context, FlowToken, Step, millis};
 use crate::flow::{Flow, Work};
 use crate::installed::{InForce, Installed};
@@ -27,6 +28,7 @@ fn found_out(reason: Reason) -> bool {
             | Reason::NotAccepted
             | Reason::ConnectionLimit
             | Reason::ConnectionRate
+            | Reason::BudgetSpent
     )
 }
 
@@ -99,22 +101,37 @@ impl Context {
         self.admit(token, flow, &policy, None)
     }
 
-    /// The flow is in the class of bandwidth of its rule from now on.
+    /// The flow is in the class of bandwidth of its rule from now on, and spends from its budget.
     fn place(&mut self, flow: &mut Flow, policy: &Installed) {
+        let terms = flow.decision.and_then(|decision| decision.terms);
+        let budget = terms.and_then(|rule| policy.budgets.of_rule(rule.0));
+        let spending = budget.map(|budget| budget.open(flow.source.ip(), flow.identity()));
+        flow.spend_from(spending);
         let class = flow.decision.and_then(|decision| policy.snapshot.class_of(decision.terms?));
         let beside = flow.beside.as_mut();
         let (mut shaped, mut held_back) = beside.map_or_else(Default::default, |beside| {
             (beside.shaped.take(), std::mem::take(&mut beside.held_back))
         });
         let identity = flow.identity();
+        let ceilings = flow.spending().and_then(Spending::ceilings);
         // The connection, whichever of its requests this is.
         let connection = flow.client.fd().as_raw_fd() as u64;
         let was = (&mut shaped, &mut held_back);
         self.shaper.place(was, self.now_ns(), class, flow.source.ip(), identity, connection);
+        self.shaper.bound(shaped.as_deref(), ceilings);
         if shaped.is_some() || held_back.by.is_some() {
             let beside = flow.beside.get_or_insert_default();
             (beside.shaped, beside.held_back) = (shaped, held_back);
         }
+    }
+
+    /// The flow's bytes are counted; whether it ends because its budget is spent.
+    pub(super) fn overspends(&self, flow: &mut Flow) -> bool {
+        if !flow.spend() {
+            return false;
+        }
+        // Recorded once; the audit lets it go on.
+        flow.reason != Reason::BudgetSpent && !self.audited(flow, Reason::BudgetSpent)
     }
 
     /// In audit mode a refusal is recorded and not carried out; `true` then.

@@ -46,7 +46,7 @@ fn policy(upstream: u16) -> Arc<Installed> {
             "to": [{"name": format!("{NAME}:{upstream}"), "addresses": ["127.0.0.0/8"]}]}],
     });
     let snapshot = compile(&serde_json::to_vec(&document).unwrap()).unwrap();
-    Arc::new(Installed::new(Snapshot::open(snapshot).unwrap(), None, 1))
+    Arc::new(Installed::new(Snapshot::open(snapshot).unwrap(), None, 1, None))
 }
 
 /// Answers each hello with a few bytes and closes.
