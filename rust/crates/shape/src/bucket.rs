@@ -1,6 +1,8 @@
 //! A token bucket that needs no timer: the generic cell rate algorithm (ITU-T I.371, annex A), in which the one word of
 //! state is the time at which everything sent will have been paid for.
 
+use crate::gate::LEAST_TURN;
+
 /// Nanoseconds of the caller's clock.
 pub type Nanos = u64;
 
@@ -8,6 +10,9 @@ const SECOND: f64 = 1e9;
 /// Time that makes up for a turn that came late: twice a tick of the worker's timers and the lateness of a thread that
 /// shares its CPU.
 pub(crate) const LATENESS: Nanos = 12_000_000;
+/// What is owed at a rate that has fallen far is not worth a silence that anybody would notice: so long, or two turns of
+/// the least size.
+const SILENCE: Nanos = 100_000_000;
 
 /// Bytes at a rate. Debt is allowed: what goes is charged after it went, and the next waits until it is paid.
 #[derive(Debug, Clone, Copy)]
@@ -28,12 +33,13 @@ impl Bucket {
         self.rate
     }
 
-    /// A debt in bytes stays one.
+    /// A debt in bytes stays one, within bounds.
     pub fn set_rate(&mut self, rate: f64, now: Nanos) {
         let rate = rate.max(0.0);
         if self.paid_at > now && self.rate != rate {
             let bytes = (self.paid_at - now) as f64 * self.rate;
-            self.paid_at = now.saturating_add(nanos(bytes, rate));
+            let most = SILENCE.max(nanos(2.0 * LEAST_TURN * SECOND, rate));
+            self.paid_at = now.saturating_add(nanos(bytes, rate).min(most));
         }
         self.rate = rate;
     }
@@ -89,6 +95,14 @@ mod tests {
         assert_eq!(bucket.paid_at(), 75 * MS);
         bucket.set_rate(0.0, 60 * MS);
         assert!(!bucket.is_paid(1_000_000 * MS));
+    }
+
+    #[test]
+    fn a_rate_that_falls_far_makes_no_long_silence() {
+        let mut bucket = Bucket::new(125e6);
+        bucket.charge(1_000_000, 0, 0);
+        bucket.set_rate(32_000.0, 0);
+        assert_eq!(bucket.paid_at(), 100 * MS);
     }
 
     #[test]

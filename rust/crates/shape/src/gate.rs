@@ -81,6 +81,10 @@ impl Source {
         (paid_at > now).then(|| paid_at.min(now + LOOK))
     }
 
+    fn is_unbounded(&self) -> bool {
+        self.ceiling.as_ref().is_none_or(|ceiling| ceiling.rate().is_infinite())
+    }
+
     /// A turn, where a turn of the class is this long.
     fn turn(&self, quantum: u64) -> u64 {
         let Some(ceiling) = &self.ceiling else { return quantum };
@@ -229,6 +233,9 @@ impl Gate {
             && !ahead(pace.finish, source.clock);
         let bound = (DEBT_TURNS * quantum) as f64;
         pace.in_turn &= free;
+        if free && self.bucket.rate().is_infinite() && source.is_unbounded() {
+            return Turn::Now(u64::MAX);
+        }
         if free || under && self.bucket.owes_less(bound, DEBT, now) {
             return Turn::Now(source.turn(quantum));
         }

@@ -19,6 +19,8 @@ const REPAID_IN: f64 = 0.1;
 const USED_IN: f64 = 0.05;
 /// What is not sent now is kept for this time.
 const KEPT: f64 = 0.012;
+/// A ceiling that falls to less than one in so many is another one, not the same that follows what is left to share.
+const FALLEN: f64 = 2.0;
 /// What is used is a mean over some periods, in which an earlier one counts so much less than the next: who sends in bursts
 /// is lent to others in between.
 const FADE: f64 = 0.7;
@@ -130,6 +132,8 @@ struct State {
     known: Vec<Nanos>,
     link_debt: Debt,
     class_debts: Vec<Debt>,
+    /// The ceilings of the period before.
+    ceilings: Vec<f64>,
     before: Vec<Before>,
     claims: Vec<Claim>,
     shares: Vec<Allotment>,
@@ -181,6 +185,7 @@ impl Plan {
                 known: vec![0; classes],
                 link_debt: Debt::default(),
                 class_debts: vec![Debt::default(); classes],
+                ceilings: vec![0.0; classes],
                 before: vec![Before::default(); classes * workers],
                 claims: Vec::new(),
                 shares: Vec::new(),
@@ -315,7 +320,13 @@ impl Plan {
             self.shown[class].waiting.store(waiting.to_bits(), Relaxed);
             let ceiling = self.ceiling(class);
             state.known[class] = now;
-            state.class_debts[class].add(sent, ceiling, seconds);
+            if ceiling < state.ceilings[class] / FALLEN {
+                // What went while it was allowed is no debt.
+                state.class_debts[class] = Debt::default();
+            } else {
+                state.class_debts[class].add(sent, ceiling, seconds);
+            }
+            state.ceilings[class] = ceiling;
             sent_in_all += sent;
             let ceiling = state.class_debts[class].corrected(ceiling, turns);
             let Bounds { guarantee, priority, weight, .. } = *bounds;

@@ -412,7 +412,6 @@ fn a_limit_that_comes_and_goes_holds_while_it_is_there() {
     world.plan.limit(0, Limit::Budget, MBIT);
     world.plan.limit(0, Limit::Cluster, 30.0 * MBIT);
     world.run(2 * SECOND);
-    // What it owed at fifty times the rate is paid first.
     near(world.rate(0, 2000, 3000), MBIT, 0.03);
     near(world.rate(1, 1200, 3000), 99.0 * MBIT, 0.01);
     world.plan.limit(0, Limit::Budget, NO_CEILING);
@@ -493,4 +492,21 @@ fn a_small_message_of_a_held_source_passes_when_its_ceiling_is_paid() {
     bound.set(8_000.0);
     world.run(10 * SECOND);
     assert!(world.p99(0) < MS, "half of what it may have: {}", world.p99(0));
+}
+
+#[test]
+fn a_limit_far_below_what_was_sent_is_met_at_once_and_makes_no_silence() {
+    for workers in [1, 2] {
+        for slow in [4_000.0, 32_000.0, MBIT] {
+            let all = (0..4).map(|n| Flow::bulk(0, n % workers, n as u64)).collect();
+            let mut world = World::new(1_000.0 * MBIT, vec![class(0.0)], workers, all);
+            world.run(SECOND);
+            world.plan.limit(0, Limit::Budget, slow);
+            world.run(10 * SECOND);
+            let turns = 2.0 * 1448.0 * workers as f64;
+            // Within a second of it, and from then on.
+            near(world.rate(0, 2000, 4000), slow, 0.1_f64.max(turns / (2.0 * slow)));
+            near(world.rate(0, 2000, 10_000), slow, 0.03_f64.max(turns / (8.0 * slow)));
+        }
+    }
 }
