@@ -79,6 +79,8 @@ def policy(place: Place, backends: list[int], options: Options, last: str = "") 
     ]
     if options.link:
         lines.append(f"links: {{ internet: {{ bandwidth: {options.link} }} }}")
+    if any("budget" in terms for terms in options.terms.values()):
+        lines.append("budgets: { store: ./budgets }")
     if options.names:
         lines.append("lists: { many: { file: names.txt } }")
     lines.append("rules:")

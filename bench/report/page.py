@@ -24,6 +24,7 @@ TITLES = {
     "ways": "What each way in costs",
     "refusals": "How soon a client is refused",
     "telemetry": "Decision log on and off",
+    "budgets": "Budgets",
     "workers": "Two workers and one",
     "memory": "Memory of an idle flow",
     "policies": "Names in the policy",
@@ -48,6 +49,8 @@ NOTES = {
     "refusals": "One client after another, from its connect to the first byte of the refusal, for a name that the "
     "configuration does not have. The client is Python. The gateway writes a record of each.",
     "telemetry": "Same gateway; the decision log is off in the second.",
+    "budgets": "Same gateway; in the others each of the four rules, and its one source, has a budget in both "
+    "directions that is never spent.",
     "workers": "Both may use two CPUs. On a machine with two, the generator needs one of them.",
     "memory": "Bytes a flow, from the state before to the state with all flows. PSS counts shared pages once. The "
     "kernel's part is of the whole machine: with `direct` one connection, with a proxy two and its buffers.",

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from egress_gateway import client
-from egress_gateway.commands import check, links, run, running, why
+from egress_gateway.commands import budgets, check, links, run, running, why
 
 DESCRIPTION = """An egress gateway: workloads send their outbound connections to it; it reads the destination's name,
 asks the policy, and carries what is allowed. It never decrypts."""
@@ -30,6 +30,7 @@ COMMANDS: tuple[tuple[str, str, str, str, Add, Run], ...] = (
     ("reload", running.RELOAD_HELP, running.RELOAD, running.RELOAD_EPILOG, running.add, running.reload),
     ("flows", running.FLOWS_HELP, running.FLOWS, running.FLOWS_EPILOG, running.add_flows, running.flows),
     ("links", links.HELP, links.DESCRIPTION, links.EPILOG, links.add, links.links),
+    ("budgets", budgets.HELP, budgets.DESCRIPTION, budgets.EPILOG, running.add, budgets.budgets),
     ("metrics", running.METRICS_HELP, running.METRICS, running.METRICS_EPILOG, running.add_metrics, running.metrics),
 )
 

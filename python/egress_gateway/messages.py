@@ -111,6 +111,15 @@ class ListenerState(msgspec.Struct, frozen=True, kw_only=True):
     bound: str
 
 
+class Store(msgspec.Struct, frozen=True, kw_only=True):
+    """The file in which it is kept what is used of budgets."""
+
+    path: str
+    #: The last time that it was written, that failed.
+    failing: bool
+    failures: int
+
+
 class Status(Message, kw_only=True):
     """Answer to `status`."""
 
@@ -125,6 +134,8 @@ class Status(Message, kw_only=True):
     #: Those that found no room in the message.
     more_workers: int = 0
     more_listeners: int = 0
+    #: Where budgets are kept; None before a policy has any.
+    budgets: Store | None = None
 
 
 class ReportTold(Message, kw_only=True, tag="report"):

@@ -6,6 +6,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from egress_gateway.messages import Store
+
 Direction = Literal["up", "down"]
 DIRECTIONS: Final[tuple[Direction, ...]] = ("up", "down")
 _SHOWN: Final = ("rule", "max", "guarantee", "priority", "weight", "share_by", "flows")
@@ -53,6 +55,51 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     bandwidth: int
 
 
+class Allowance(msgspec.Struct, frozen=True, kw_only=True):
+    bytes: int
+    per: str
+
+
+class Used(msgspec.Struct, frozen=True, kw_only=True):
+    """What is used of a budget in one direction, in the present period."""
+
+    used: int
+    limit: int
+    per: str
+    #: In seconds of Unix time.
+    ends: int
+    over: bool
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
+    """The budget of each source of a rule, and of how many it is spent."""
+
+    up: Allowance | None
+    down: Allowance | None
+    counted: int
+    over: int
+
+
+class Slow(msgspec.Struct, frozen=True, kw_only=True):
+    #: Bits per second.
+    slow: int
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule with `budget`."""
+
+    rule: str
+    then: Literal["deny", "alert"] | Slow
+    #: What is spent is only recorded.
+    audit: bool
+    up: Used | None
+    down: Used | None
+    sources: Sources | None
+
+    def way(self, direction: Direction) -> Used | None:
+        return self.up if direction == "up" else self.down
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     #: Nanoseconds since the gateway started.
     at_ns: int
@@ -60,6 +107,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     classes: list[Class]
     #: Upper bounds of `Way.held`, in milliseconds.
     held_bounds_ms: list[int]
+    budgets: list[Budget] = []
+    store: Store | None = None
 
 
 _DECODER: Final = msgspec.json.Decoder(Report)

@@ -257,6 +257,7 @@ class Service:
                 "waiting": max(fold, log),
                 "log_failures": self._decisions.failures if self._decisions is not None else 0,
             },
+            "budgets": msgspec.to_builtins(data_plane.budgets),
             "admin": self._admin_bound,
             "version": self._state.version,
             "build": self._state.profile,

@@ -4,6 +4,9 @@ are spent."""
 from __future__ import annotations
 
 import contextlib
+import json
+import re
+import resource
 import socket
 import threading
 import time
@@ -12,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .gateway import Gateway, running, wait_for
+from .gateway import Gateway, Json, running, wait_for
 from .plain_http import Client
 from .servers import Server, echo
 from .test_connection_limits import ask
@@ -268,3 +271,96 @@ def test_a_store_that_cannot_be_had_refuses_the_reload(start: Start, upstream: S
     done = gateway.egress("reload")
     assert "`store` of budgets cannot change while the gateway runs" in done.stderr
     assert "policy.yaml:6:19" in done.stderr
+
+
+def told(gateway: Gateway) -> Json:
+    """The one budget, as `egress budgets` says it."""
+    result: Json = json.loads(gateway.egress("budgets", "--json").stdout)["budgets"][0]
+    return result
+
+
+def test_what_is_used_is_there_to_be_seen(start: Start, upstream: Server) -> None:
+    gateway = start(
+        policy(upstream.port, "up: 1 GB/day, down: 100 kB/month, per_source: { down: 20 kB/hour }, then: alert")
+    )
+    for source in ("127.0.0.2", "127.0.0.3"):
+        with tunnel(gateway, upstream, source) as client:
+            echoed(client, 60 * KB)
+    with tunnel(gateway, upstream, "127.0.0.4") as client:
+        echoed(client, KB)
+    wait_for("the count", lambda: told(gateway)["up"]["used"] == 121 * KB)
+    one = told(gateway)
+    assert (one["down"]["used"], one["down"]["over"], one["up"]["over"]) == (121 * KB, True, False)
+    assert (one["sources"]["counted"], one["sources"]["over"]) == (3, 2)
+    assert one["down"]["ends"] > time.time()
+    shown = gateway.egress("budgets").stdout
+    assert re.search(r"^r +up +121 kB +1 GB/day +0 % +\S+Z +alert$", shown, re.MULTILINE), shown
+    assert re.search(r"^r +down +121 kB +100 kB/month +121 % +\S+Z +SPENT: alert$", shown, re.MULTILINE), shown
+    assert "r: 20 kB/hour down for each source; 3 sources counted, SPENT: alert for 2 of them" in shown
+    metrics = gateway.egress("metrics").stdout
+    for line in (
+        'egress_budget_used_bytes{rule="r",direction="down"} 121000',
+        'egress_budget_limit_bytes{rule="r",direction="up"} 1000000000',
+        'egress_budget_over{rule="r",direction="down"} 1',
+        'egress_budget_over{rule="r",direction="up"} 0',
+        'egress_budget_sources_over{rule="r"} 2',
+        "egress_budget_store_failures_total 0",
+    ):
+        assert line in metrics, metrics
+
+
+def test_at_most_a_second_of_bytes_is_lost_with_the_process(tmp_path: Path, serve: Serve) -> None:
+    """SIGKILL, while bytes come steadily; what the destination got is what was used."""
+    got: list[tuple[float, int]] = []
+
+    def count(connection: socket.socket) -> None:
+        while data := connection.recv(65536):
+            got.append((time.monotonic(), len(data)))
+
+    upstream = serve(count)
+    text = policy(upstream.port, "up: 1 GB/day, per_source: { up: 1 GB/day }, then: alert")
+    before = 0
+    for _ in range(2):
+        got.clear()
+        with running(tmp_path / "g", text) as gateway, tunnel(gateway, upstream) as client:
+            stop = threading.Event()
+
+            def send(client: socket.socket = client, stop: threading.Event = stop) -> None:
+                with contextlib.suppress(OSError):
+                    while not stop.wait(0.01):
+                        client.sendall(bytes(10 * KB))
+
+            sender = threading.Thread(target=send)
+            sender.start()
+            wait_for("two seconds of bytes", lambda: got and got[-1][0] - got[0][0] > 2, 20)
+            gateway.process.kill()
+            killed = time.monotonic()
+            gateway.process.wait()
+            stop.set()
+            sender.join()
+            wait_for("the control process to end", lambda: not gateway.control_pid())
+        with running(tmp_path / "g", text) as gateway:
+            used = told(gateway)["up"]["used"]
+            # What had come a second before the end was on the disk, but for what a busy machine held up.
+            safe = sum(size for at, size in got if at < killed - 1)
+            assert 0 < safe <= used - before <= sum(size for _, size in got) + 10 * KB
+            before = used
+
+
+def test_a_store_that_cannot_be_written_stops_no_traffic(start: Start, upstream: Server) -> None:
+    gateway = start(policy(upstream.port, "up: 100 MB/day"))
+    with tunnel(gateway, upstream) as client:
+        assert echoed(client, 10 * KB) == 10 * KB
+        # As a full disk does: no file of the process may grow, or be written, beyond this.
+        unbound = resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, (16_384, unbound[1]))
+        assert echoed(client, 20 * KB) == 20 * KB
+        failing = "NOT WRITTEN: what is used is counted in memory only"
+        wait_for("word of it", lambda: failing in gateway.egress("status").stdout)
+        assert "egress_budget_store_failing 1" in gateway.egress("metrics").stdout
+        assert told(gateway)["up"]["used"] == 30 * KB
+        assert "CANNOT BE WRITTEN" in gateway.egress("budgets").stdout
+        assert gateway.stderr().count("egress error: the store of budgets") == 1
+        resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, unbound)
+        wait_for("the next try", lambda: failing not in gateway.egress("status").stdout, 30)
+        assert "is written again" in gateway.stderr()

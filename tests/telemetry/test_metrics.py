@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from egress_gateway.report import Class, Link, Report, Way
+from egress_gateway.messages import Store
+from egress_gateway.report import Allowance, Budget, Class, Link, Report, Slow, Sources, Used, Way
 from egress_gateway.telemetry import metrics
 from egress_gateway.telemetry.log import DecisionLog
 from prometheus_client.parser import text_string_to_metric_families
@@ -75,3 +76,16 @@ def test_classes_are_told_with_what_they_borrowed_and_how_long_they_held_back() 
     assert got["egress_class_bytes_total", "", "other", "down"] == 40
     assert got["egress_class_held_seconds_count", "", "other", "up"] == 14
     assert ("egress_class_bytes_total", "internet", "r256", "down") not in got
+
+
+def test_budgets_are_told_with_what_is_used_of_them() -> None:
+    used = Used(used=7, limit=5, per="day", ends=1_800_000_000, over=True)
+    sources = Sources(up=Allowance(bytes=5, per="hour"), down=None, counted=9, over=2)
+    one = Budget(rule="r", then=Slow(slow=8000), audit=False, up=used, down=None, sources=sources)
+    store = Store(path="/x", failing=True, failures=3)
+    got = render(SegmentWriter(), Report(at_ns=1, links=[], classes=[], held_bounds_ms=[], budgets=[one], store=store))
+    for metric, value in (("used_bytes", 7), ("limit_bytes", 5), ("period_end_timestamp_seconds", 1.8e9), ("over", 1)):
+        assert got[f"egress_budget_{metric}", "r", "up"] == value
+        assert (f"egress_budget_{metric}", "r", "down") not in got
+    assert (got["egress_budget_sources", "r"], got["egress_budget_sources_over", "r"]) == (9, 2)
+    assert (got[("egress_budget_store_failures_total",)], got[("egress_budget_store_failing",)]) == (3, 1)

@@ -100,6 +100,9 @@ def _status_lines(told: dict[str, Any]) -> list[str]:
         f"  control    pid {control['pid']}, up {age(control['uptime_seconds'])}, "
         + count(control["restarts"], "restart")
     )
+    if store := told["budgets"]:
+        failing = "; NOT WRITTEN: what is used is counted in memory only" if store["failing"] else ""
+        out.append(f"  budgets    {store['path']}{failing}")
     if told["admin"]:
         out.append(f"  admin      http://{told['admin']}")
     if last := told["last_reload"]:

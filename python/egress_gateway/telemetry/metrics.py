@@ -133,7 +133,7 @@ WORKER: Final[Mapping[str, Metric]] = {
         "egress_limit_sources_full_total",
         "counter",
         ("worker",),
-        "Connections refused because 65,536 sources were counted already for connections.per_source.",
+        "Connections refused because 65,536 sources were counted already for `per_source`, of connections or budgets.",
     ),
     "turns": Metric("egress_loop_turns_total", "counter", ("worker",), "Turns of the worker's event loop."),
 }
@@ -204,6 +204,23 @@ SHAPING: Final[tuple[Metric, ...]] = (
         "How long connections waited for a turn to send: the delay that a class adds. Nothing is ever dropped.",
     ),
 )
+_WAY = ("rule", "direction")
+#: What the data plane reports of budgets. There are at most 4,096 rules that have one.
+BUDGETS: Final[tuple[Metric, ...]] = (
+    Metric("egress_budget_used_bytes", "gauge", _WAY, "Bytes of a rule's budget used in the present period."),
+    Metric("egress_budget_limit_bytes", "gauge", _WAY, "Bytes that the rule may move in a period."),
+    Metric("egress_budget_period_end_timestamp_seconds", "gauge", _WAY, "When the present period ends."),
+    Metric("egress_budget_over", "gauge", _WAY, "1 while the budget is spent."),
+    Metric("egress_budget_sources", "gauge", ("rule",), "Sources counted of a rule that gives each a budget."),
+    Metric("egress_budget_sources_over", "gauge", ("rule",), "Sources of the rule whose own budget is spent."),
+    Metric(
+        "egress_budget_store_failures_total",
+        "counter",
+        (),
+        "Attempts to write what is used of budgets that failed; they are repeated, and what is used counts in memory.",
+    ),
+    Metric("egress_budget_store_failing", "gauge", (), "1 while the last attempt has failed."),
+)
 #: Classes with labels of their own, in the order of the policy; those behind are `other` together.
 MOST_CLASSES: Final = 256
 
@@ -245,6 +262,7 @@ class Metrics:
         out.extend(self._pages())
         if report is not None:
             out.extend(_shaping(report))
+            out.extend(_budgets(report))
         return "".join(out)
 
     def _samples(self) -> dict[str, list[Sample]]:
@@ -332,6 +350,27 @@ def _shaping(report: Report) -> Iterator[str]:
             yield exposition.sample(metric.name, dict(zip(metric.labels, key, strict=True)), value)
 
 
+def _budgets(report: Report) -> Iterator[str]:
+    samples: dict[str, list[Sample]] = {metric.name: [] for metric in BUDGETS}
+    for one in report.budgets:
+        for direction in DIRECTIONS:
+            if (way := one.way(direction)) is not None:
+                values: dict[str, float] = {"used_bytes": way.used, "limit_bytes": way.limit, "over": int(way.over),
+                          "period_end_timestamp_seconds": way.ends}  # fmt: skip
+                for what, value in values.items():
+                    samples[f"egress_budget_{what}"].append(((one.rule, direction), value))
+        if one.sources is not None:
+            samples["egress_budget_sources"].append(((one.rule,), one.sources.counted))
+            samples["egress_budget_sources_over"].append(((one.rule,), one.sources.over))
+    if report.store is not None:
+        samples["egress_budget_store_failures_total"].append(((), report.store.failures))
+        samples["egress_budget_store_failing"].append(((), int(report.store.failing)))
+    for metric in BUDGETS:
+        yield exposition.head(metric.name, metric.kind, metric.help)
+        for labels, value in samples[metric.name]:
+            yield exposition.sample(metric.name, dict(zip(metric.labels, labels, strict=True)), value)
+
+
 def reference() -> str:
     """The text of docs/reference/metrics.md."""
     lines = [
@@ -343,7 +382,7 @@ def reference() -> str:
         "| metric | type | labels | meaning |",
         "|---|---|---|---|",
     ]
-    for metric in (*METRICS, *WORKER.values(), *RESOLVER.values(), *SHAPING):
+    for metric in (*METRICS, *WORKER.values(), *RESOLVER.values(), *SHAPING, *BUDGETS):
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
     return "\n".join(lines) + "\n"

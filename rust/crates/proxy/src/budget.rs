@@ -3,6 +3,7 @@
 mod account;
 mod books;
 mod keeper;
+mod report;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use self::account::{Account, locked};
 use self::books::{Book, Books, Crowded, bytes, key};
 pub(crate) use self::keeper::Keeper;
 use self::keeper::{Order, Slowed};
+pub(crate) use self::report::{BudgetReport, StoreReport};
 use crate::shape::Plans;
 
 /// A rule with a budget, in one policy.
@@ -26,6 +28,7 @@ pub(crate) struct Budgeted {
     books: Arc<Books>,
     book: Arc<Book>,
     budget: Budget,
+    audit: bool,
 }
 
 /// The budgets of one policy, by rule.
@@ -57,13 +60,23 @@ impl Budgets {
                 let (account, plans) = (Arc::clone(&book.all), Arc::clone(plans));
                 slowed.push(Slowed { account, plans, class, rate: bytes(bits) });
             }
-            by_rule.insert(id.0, Budgeted { books: Arc::clone(books), book, budget });
+            by_rule.insert(id.0, Budgeted { books: Arc::clone(books), book, budget, audit });
         }
         // Before the first byte goes by the new policy.
         slowed.iter().for_each(Slowed::act);
         *locked(&books.slowed) = slowed;
         let _ = books.desk.keeper.try_send(Order::Look);
         Self { by_rule }
+    }
+
+    /// All of them as they stand, in the order of the policy.
+    pub(crate) fn report<'a>(&'a self) -> Vec<BudgetReport<'a>> {
+        let mut rules: Vec<_> = self.by_rule.iter().collect();
+        rules.sort_unstable_by_key(|(rule, _)| **rule);
+        let told = |(_, one): (&u32, &'a Budgeted)| {
+            report::report(&one.book.all.rule, (&one.budget, one.audit), &one.book, &one.books)
+        };
+        rules.into_iter().map(told).collect()
     }
 
     pub(crate) fn of_rule(&self, rule: u32) -> Option<&Budgeted> {

@@ -387,7 +387,8 @@ impl Gateway {
     fn report(&self, id: u64) {
         let Some(running) = &self.running else { return };
         let at_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        match report::seal(&running.installed, at_ns) {
+        let store = self.keeper.as_ref().map(Keeper::report);
+        match report::seal(&running.installed, store, at_ns) {
             Ok(fd) => self.control.send(ToControl::Report { id }, &[fd.as_fd()]),
             Err(error) => log::warn(&format!("no report for the control plane: {error}")),
         }
@@ -415,6 +416,7 @@ impl Gateway {
             listeners: running.map_or_else(Vec::new, |running| running.listeners.clone()),
             more_workers: 0,
             more_listeners: 0,
+            budgets: self.keeper.as_ref().map(Keeper::report),
         }
     }
 

@@ -5,6 +5,8 @@ use egress_policy::PathPart;
 use egress_sys::MAX_MESSAGE;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::StoreReport;
+
 /// Raised when a message changes its meaning; both sides refuse another version.
 pub(crate) const VERSION: u32 = 4;
 
@@ -60,6 +62,8 @@ pub(crate) enum ToControl<'a> {
         /// Workers and listeners that found no room.
         more_workers: usize,
         more_listeners: usize,
+        /// Where budgets are kept, once a policy has any.
+        budgets: Option<StoreReport>,
     },
     /// Carries the report.
     Report {
@@ -217,6 +221,7 @@ mod tests {
             listeners: vec![listener; 256],
             more_workers: 0,
             more_listeners: 0,
+            budgets: None,
         };
         let told = told(message);
         for (list, more, all) in

@@ -8,6 +8,7 @@ use std::{array, io};
 use egress_policy::{Class, Link, Priority, ShareBy};
 use serde::Serialize;
 
+use crate::budget::{BudgetReport, StoreReport};
 use crate::installed::Installed;
 use crate::shape::{DOWN, HELD_BOUNDS_MS, Placed, UP, Waits};
 
@@ -19,6 +20,9 @@ struct Report<'a> {
     links: Vec<LinkReport<'a>>,
     classes: Vec<ClassReport<'a>>,
     held_bounds_ms: &'static [u64],
+    budgets: Vec<BudgetReport<'a>>,
+    /// Once a policy has had budgets.
+    store: Option<StoreReport>,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,7 +57,11 @@ struct WayReport {
 }
 
 /// The report on the policy in force, as it is now.
-pub(crate) fn seal<'a>(installed: &'a Installed, at_ns: u64) -> io::Result<OwnedFd> {
+pub(crate) fn seal<'a>(
+    installed: &'a Installed,
+    store: Option<StoreReport>,
+    at_ns: u64,
+) -> io::Result<OwnedFd> {
     let shaping = installed.snapshot.shaping();
     let link = |link: &'a Link| LinkReport { name: &link.name, bandwidth: link.bandwidth };
     let report = Report {
@@ -69,6 +77,8 @@ pub(crate) fn seal<'a>(installed: &'a Installed, at_ns: u64) -> io::Result<Owned
             })
             .collect(),
         held_bounds_ms: &HELD_BOUNDS_MS,
+        budgets: installed.budgets.report(),
+        store,
     };
     egress_sys::seal("egress-report", &serde_json::to_vec(&report)?)
 }

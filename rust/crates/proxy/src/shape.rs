@@ -273,11 +273,7 @@ impl Shaper {
     }
 
     /// The flow's source has no more than this, up and down.
-    pub(crate) fn bound(
-        &mut self,
-        shaped: Option<&Shaped>,
-        ceilings: Option<&[Arc<Ceiling>; 2]>,
-    ) {
+    pub(crate) fn bound(&mut self, shaped: Option<&Shaped>, ceilings: Option<&[Arc<Ceiling>; 2]>) {
         let Some(shaped) = shaped else { return };
         if let Some(Some(class)) = self.classes.get_mut(shaped.class) {
             for way in [UP, DOWN] {

@@ -12,6 +12,7 @@ use egress_policy::{Keeping, Zone};
 
 use super::account::{Account, locked};
 use super::books::{Books, text};
+use super::report::StoreReport;
 use super::store::{Entry, Fault, Store};
 use crate::log;
 use crate::shape::Plans;
@@ -98,6 +99,12 @@ impl Keeper {
         };
         let thread = Some(thread.map_err(unusable)?);
         Ok(Self { books, path: keeping.store.clone(), thread })
+    }
+
+    pub(crate) fn report(&self) -> StoreReport {
+        let Books { failing, failures, .. } = &*self.books;
+        let path = self.path.clone();
+        StoreReport { path, failing: failing.load(Relaxed), failures: failures.load(Relaxed) }
     }
 
     /// Another policy: its zone counts from now on.
