@@ -377,7 +377,8 @@ impl Flow {
         }
     }
 
-    fn moved(&self) -> (u64, u64) {
+    /// Bytes up and down.
+    pub(crate) fn moved(&self) -> (u64, u64) {
         match &self.work {
             Work::Relay(relay) => (relay.up.bytes, relay.down.bytes),
             Work::Http(exchange) => exchange.carried,
@@ -435,36 +436,6 @@ impl Flow {
         self.judge = None;
         self.work = Work::Hear(first_bytes);
         self.publish();
-    }
-
-    /// Counts the bytes moved so far for its rule's budget; whether that is spent and new flows are refused.
-    pub(crate) fn spend(&mut self) -> bool {
-        let has_budget = self.beside.as_ref().is_some_and(|beside| beside.spending.is_some());
-        if !has_budget {
-            return false;
-        }
-        let moved = self.moved();
-        let spending = self.beside.as_mut().and_then(|beside| beside.spending.as_mut());
-        spending.is_some_and(|spending| {
-            spending.count(moved);
-            spending.denies()
-        })
-    }
-
-    /// What it spends from now on.
-    pub(crate) fn spend_from(&mut self, spending: Option<Spending>) {
-        self.spend();
-        let moved = self.moved();
-        let spending = spending.map(|spending| Box::new(spending.not_counting(moved)));
-        if spending.is_some() {
-            self.beside.get_or_insert_default().spending = spending;
-        } else if let Some(beside) = &mut self.beside {
-            beside.spending = None;
-        }
-    }
-
-    pub(crate) fn spending(&self) -> Option<&Spending> {
-        self.beside.as_ref()?.spending.as_deref()
     }
 
     /// Shows the bytes moved so far.

@@ -510,3 +510,19 @@ fn a_limit_far_below_what_was_sent_is_met_at_once_and_makes_no_silence() {
         }
     }
 }
+
+#[test]
+fn what_nothing_bounds_takes_no_turns() {
+    let (mut gate, mut pace) = (Gate::new(NO_CEILING), Pace::of(1));
+    gate.join(&pace);
+    for now in [0, MS, SECOND] {
+        assert_eq!(gate.ask(&mut pace, 1, now), Turn::Now(u64::MAX));
+        gate.charge(&mut pace, 1 << 30, now);
+    }
+    let bound = Arc::new(Ceiling::default());
+    gate.bound(1, Some(&bound));
+    assert_eq!(gate.ask(&mut pace, 1, SECOND), Turn::Now(u64::MAX));
+    bound.set(8_000.0);
+    gate.charge(&mut pace, 1448, SECOND);
+    assert_eq!(gate.ask(&mut pace, 1, SECOND), Turn::Later);
+}

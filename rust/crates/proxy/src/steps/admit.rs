@@ -6,14 +6,13 @@ use egress_flowlog::WorkerCounter;
 use egress_policy::{Accept, End, Reason, Stage};
 
 use super::refuse::TLS_HANDSHAKE;
-use crate::budget::{Spending, Spent};
 use crate::context::{Context, FlowToken, Step};
 use crate::flow::{Flow, InLine, Work};
 use crate::installed::Installed;
 use crate::limits::{Entered, Limited, Reached};
 
 /// In the record, of a flow that has reached a bound of its source's own.
-const OF_SOURCE: &str = "source";
+pub(super) const OF_SOURCE: &str = "source";
 
 impl Flow {
     /// The client has closed. Of one that may end what it says and still want an answer, that is not known.
@@ -29,18 +28,6 @@ impl Flow {
 }
 
 impl Context {
-    /// Whether the budget that the flow would spend from is spent; it is refused then, unless that is audited.
-    fn has_budget(&self, flow: &mut Flow) -> bool {
-        let Some(spent) = flow.spending().and_then(Spending::keeps_out) else { return true };
-        if spent != Spent::All {
-            flow.other = Some(OF_SOURCE.into());
-        }
-        if spent == Spent::Crowded {
-            self.count(WorkerCounter::SourcesFull);
-        }
-        self.audited(flow, Reason::BudgetSpent)
-    }
-
     /// Counts the flow with its rule and goes on. `waits_since`: it was in line by a policy before.
     pub(super) fn admit(
         &mut self,

@@ -125,15 +125,6 @@ impl Context {
         }
     }
 
-    /// The flow's bytes are counted; whether it ends because its budget is spent.
-    pub(super) fn overspends(&self, flow: &mut Flow) -> bool {
-        if !flow.spend() {
-            return false;
-        }
-        // Recorded once; the audit lets it go on.
-        flow.reason != Reason::BudgetSpent && !self.audited(flow, Reason::BudgetSpent)
-    }
-
     /// In audit mode a refusal is recorded and not carried out; `true` then.
     pub(crate) fn audited(&self, flow: &mut Flow, reason: Reason) -> bool {
         let audit = flow.decision.is_some_and(|decision| decision.audit);

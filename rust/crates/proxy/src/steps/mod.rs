@@ -1,7 +1,7 @@
 //! What a flow does next, one file per stage, in the order of a connection's life:
 //! `proxy_header` (on listeners behind a proxy) → `hear` (first bytes) → `login` (where one is asked for) → `judge` (decision; `captured` where no name is said) → `admit` (its rule has room) →
 //! `reach` (resolve, screen, dial; `announce` the client there) → `carry` (tunnel, relay), `postgres` (its way to TLS) or
-//! `http` (one request after another), or `refuse`. `hand_over` gives a connection that needs the front to it.
+//! `http` (one request after another), or `refuse`. `spend` counts what it moves. `hand_over` gives a connection that needs the front to it.
 
 mod admit;
 mod announce;
@@ -16,6 +16,7 @@ mod postgres;
 mod proxy_header;
 mod reach;
 mod refuse;
+mod spend;
 
 pub(crate) use hear::{Reader, Said};
 pub(crate) use login::Waiting;
