@@ -7,6 +7,7 @@ mod report;
 mod store;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -13,7 +13,8 @@ use egress_policy::{Keeping, Zone};
 use super::account::{Account, locked};
 use super::books::{Books, text};
 use super::report::StoreReport;
-use super::store::{Entry, Fault, Store};
+use super::store::{Entry, Fault, Row, Store};
+use super::writer::{Outcome, Writer};
 use crate::log;
 use crate::shape::Plans;
 
@@ -69,7 +70,8 @@ pub(crate) struct Keeper {
 #[derive(Debug)]
 pub(super) struct Work {
     pub books: Arc<Books>,
-    store: Store,
+    writer: Writer,
+    path: String,
     orders: Receiver<Order>,
     /// What has changed, and is not written.
     changed: Vec<Arc<Account>>,
@@ -77,6 +79,8 @@ pub(super) struct Work {
     gone: Vec<Vec<u8>>,
     look_at: Instant,
     write_at: Instant,
+    /// Not before: the last try has failed.
+    wait_until: Instant,
     said: u32,
     unsaid: u32,
     minute: Instant,
@@ -86,6 +90,13 @@ fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+fn no_thread(error: &io::Error) -> Fault {
+    Fault {
+        message: format!("the threads of budgets cannot be started: {error}"),
+        fix: "let the gateway start two more threads",
+    }
+}
+
 impl Keeper {
     /// Opens the store, or makes it.
     pub(crate) fn start(keeping: &Keeping) -> Result<Self, Fault> {
@@ -93,11 +104,7 @@ impl Keeper {
         let books = Arc::clone(&work.books);
         let thread =
             std::thread::Builder::new().name("budgets".to_owned()).spawn(move || work.run());
-        let unusable = |error: io::Error| Fault {
-            message: format!("the thread of budgets cannot be started: {error}"),
-            fix: "let the gateway start another thread",
-        };
-        let thread = Some(thread.map_err(unusable)?);
+        let thread = Some(thread.map_err(|error| no_thread(&error))?);
         Ok(Self { books, path: keeping.store.clone(), thread })
     }
 
@@ -132,12 +139,14 @@ impl Work {
         let begun = Instant::now();
         Ok(Self {
             books,
-            store,
+            writer: Writer::start(store).map_err(|error| no_thread(&error))?,
+            path: keeping.store.clone(),
             orders,
             changed: Vec::new(),
             gone,
             look_at: begun,
             write_at: begun,
+            wait_until: begun,
             said: 0,
             unsaid: 0,
             minute: begun,
@@ -147,7 +156,8 @@ impl Work {
     /// Writes elsewhere from now on, after a failure.
     #[cfg(test)]
     pub(super) fn break_store(&mut self, path: &Path) {
-        self.store = Store::closed(path);
+        self.writer = Writer::start(Store::closed(path)).unwrap();
+        self.wait_until = Instant::now();
     }
 
     fn run(mut self) {
@@ -169,7 +179,11 @@ impl Work {
                 self.write();
             }
             if stops {
-                return;
+                // What was under way, and what has come meanwhile.
+                self.settle();
+                self.wait_until = Instant::now();
+                self.write();
+                return self.settle();
             }
         }
     }
@@ -203,10 +217,14 @@ impl Work {
         }
     }
 
-    /// Writes what has changed since the last time.
+    /// Begins to write what has changed since the last time, if that is written.
     pub(super) fn write(&mut self) {
+        self.see_to(false);
+        if self.writer.is_busy() || Instant::now() < self.wait_until {
+            return;
+        }
         let changed = std::mem::take(&mut self.changed);
-        let mut rows: Vec<_> = self.gone.drain(..).map(|key| (key, None)).collect();
+        let mut rows: Vec<Row> = self.gone.drain(..).map(|key| (key, None)).collect();
         for account in &changed {
             // What is added from now on lays it on the desk again.
             account.taken();
@@ -218,31 +236,35 @@ impl Work {
             }
         }
         self.write_at = Instant::now() + INTERVAL;
-        if rows.is_empty() {
+        if !rows.is_empty() {
+            self.writer.begin(rows, changed);
+        }
+    }
+
+    /// Waits until what is under way is written, or not.
+    pub(super) fn settle(&mut self) {
+        self.see_to(true);
+    }
+
+    fn see_to(&mut self, waits: bool) {
+        let Some(Outcome { rows, accounts, result }) = self.writer.outcome(waits) else { return };
+        let Books { failing, failures, .. } = &*self.books;
+        let Err(error) = result else {
+            if failing.swap(false, Relaxed) {
+                log::info(&format!("the store of budgets, {}, is written again", self.path));
+            }
             return;
+        };
+        failures.fetch_add(1, Relaxed);
+        if !failing.swap(true, Relaxed) {
+            log::error(&format!(
+                "{error}; budgets are counted on in memory, and would be lost with the process"
+            ));
         }
-        let failing = &self.books.failing;
-        match self.store.write(&rows) {
-            Ok(()) if failing.swap(false, Relaxed) => {
-                log::info(&format!(
-                    "the store of budgets, {}, is written again",
-                    self.store.path().display()
-                ));
-            }
-            Ok(()) => {}
-            Err(error) => {
-                self.books.failures.fetch_add(1, Relaxed);
-                if !failing.swap(true, Relaxed) {
-                    log::error(&format!(
-                        "{error}; budgets are counted on in memory, and would be lost with the process"
-                    ));
-                }
-                self.gone
-                    .extend(rows.into_iter().filter(|(_, row)| row.is_none()).map(|(key, _)| key));
-                changed.iter().for_each(Account::show);
-                self.write_at = Instant::now() + RETRY;
-            }
-        }
+        let removed = rows.into_iter().filter(|(_, row)| row.is_none());
+        self.gone.extend(removed.map(|(key, _)| key));
+        accounts.iter().for_each(Account::show);
+        self.wait_until = Instant::now() + RETRY;
     }
 }
 

@@ -106,10 +106,6 @@ impl Store {
         Self { path: path.to_owned(), database: None }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     fn damaged(&self, error: &dyn std::fmt::Display) -> Fault {
         Fault {
             message: format!(

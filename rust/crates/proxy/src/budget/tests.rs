@@ -66,6 +66,7 @@ fn used(account: &Account) -> [Option<u64>; 2] {
 fn turn(work: &mut Work, now: u64) {
     work.look(now);
     work.write();
+    work.settle();
 }
 
 #[test]
@@ -261,6 +262,9 @@ fn a_store_that_cannot_be_written_is_counted_on_in_memory_and_written_later() {
     work.break_store(Path::new("/proc/no such folder/file"));
     book.all.add([11, 0]);
     turn(&mut work, TODAY);
+    turn(&mut work, TODAY);
+    assert_eq!(work.books.failures.load(SeqCst), 1, "not at once again");
+    work.break_store(Path::new("/proc/no such folder/file"));
     turn(&mut work, TODAY);
     assert!(work.books.failing.load(SeqCst));
     assert_eq!(work.books.failures.load(SeqCst), 2);
