@@ -23,7 +23,7 @@ RULES = 100
 QUIET = 2_000
 #: Seconds that a run takes at most beside what it is to take.
 PATIENCE = 60
-#: A turn of a class is so many milliseconds of its rate, from and to so many bytes; the least is a quarter of that below
+#: A turn of a class is so many milliseconds of its rate, from and to so many bytes; the least is a quarter of it below
 #: so many bytes a second (docs/guide/bandwidth.md).
 TURN, LEAST, MOST, SLOW = 10, 1_434, 256 << 10, 230_000 / 8
 #: Scenarios whose rates over time are kept, for a chart.
