@@ -12,7 +12,7 @@ const SECOND: f64 = 1e9;
 pub(crate) const LATENESS: Nanos = 12_000_000;
 /// What is owed at a rate that has fallen far is not worth a silence that anybody would notice: so long, or two turns of
 /// the least size.
-const SILENCE: Nanos = 100_000_000;
+pub(crate) const SILENCE: Nanos = 100_000_000;
 
 /// Bytes at a rate. Debt is allowed: what goes is charged after it went, and the next waits until it is paid.
 #[derive(Debug, Clone, Copy)]

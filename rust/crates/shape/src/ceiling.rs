@@ -2,7 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::bucket::{LATENESS, Nanos, nanos};
+use crate::bucket::{LATENESS, Nanos, SILENCE, nanos};
+use crate::gate::LEAST_TURN;
+
+/// Turns of the least size that may be owed: of several workers each has one.
+const TURNS: f64 = 8.0;
 
 /// A token bucket that workers share, with a rate that anybody may change at any time.
 #[derive(Debug)]
@@ -42,7 +46,25 @@ impl Ceiling {
             return;
         }
         let costs = nanos(bytes as f64 * 1e9, rate);
+        // A turn that began before there was a ceiling may have been a thousand times as long.
+        let most = now.saturating_add(SILENCE.max(nanos(TURNS * LEAST_TURN * 1e9, rate)));
         let from = |paid_at: u64| paid_at.max(now.saturating_sub(LATENESS)).saturating_add(costs);
-        let _ = self.paid_at.fetch_update(Relaxed, Relaxed, |paid_at| Some(from(paid_at)));
+        let _ =
+            self.paid_at.fetch_update(Relaxed, Relaxed, |paid_at| Some(from(paid_at).min(most)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_began_before_there_was_a_ceiling_makes_no_long_silence() {
+        let ceiling = Ceiling::default();
+        ceiling.charge(4 << 20, 0);
+        assert_eq!(ceiling.paid_at(), 0);
+        ceiling.set(100_000.0);
+        ceiling.charge(4 << 20, 0);
+        assert!(ceiling.paid_at() <= 200_000_000, "{}", ceiling.paid_at());
     }
 }
