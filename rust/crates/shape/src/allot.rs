@@ -26,6 +26,12 @@ pub struct Allotment {
 }
 
 impl Claim {
+    /// Of a part of a class: of a worker, or of a gateway. Its weight is how many sources want it there.
+    pub fn part(demand: f64, weight: f64) -> Self {
+        let weight = if weight > 0.0 { weight } else { 1.0 };
+        Self { guarantee: 0.0, ceiling: f64::INFINITY, priority: 0, weight, demand }
+    }
+
     fn wants(&self) -> f64 {
         self.demand.min(self.ceiling).max(0.0)
     }

@@ -7,11 +7,18 @@
 mod allot;
 mod bucket;
 mod ceiling;
+mod cluster;
 mod gate;
+mod member;
+mod meter;
 mod plan;
+pub mod told;
 
 pub use allot::{Allotment, Claim, allot};
 pub use bucket::{Bucket, Nanos};
 pub use ceiling::Ceiling;
+pub use cluster::{Pool, Shared, Want, Wants, share};
 pub use gate::{Gate, Pace, Turn};
+pub use member::{Heard, Keeps, LEASE, Member, ROUND, Told};
+pub use meter::Meter;
 pub use plan::{Bounds, Limit, PERIOD, Plan, Seen};

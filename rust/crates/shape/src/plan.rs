@@ -207,7 +207,8 @@ impl Plan {
         read(&self.limits[class][limit as usize])
     }
 
-    /// The link has so many bytes per second from now on, or what the policy says, whichever is less.
+    /// The link has so many bytes per second from now on, or what the policy says, whichever is less. Guarantees shrink
+    /// with it.
     pub fn limit_capacity(&self, rate: f64) {
         self.capacity.store(rate.to_bits(), Relaxed);
     }
@@ -219,6 +220,17 @@ impl Plan {
         Seen { used: read(used), allowed, waiting: read(waiting) }
     }
 
+    /// What the link has now.
+    fn capacity(&self) -> f64 {
+        self.whole.min(read(&self.capacity))
+    }
+
+    /// What a class is guaranteed of that: its part of the whole link.
+    fn guarantee(&self, class: usize, capacity: f64) -> f64 {
+        let here = if capacity < self.whole { capacity / self.whole } else { 1.0 };
+        self.bounds[class].guarantee * here
+    }
+
     /// The ceiling of a class, whoever has set it.
     fn ceiling(&self, class: usize) -> f64 {
         let least = |least: f64, limit: &AtomicU64| least.min(read(limit));
@@ -227,9 +239,9 @@ impl Plan {
 
     /// What a class that is not awake may begin with.
     fn open_to(&self, class: usize) -> f64 {
-        let Bounds { guarantee, priority, weight, .. } = self.bounds[class];
+        let Bounds { priority, weight, .. } = self.bounds[class];
         let ceiling = self.ceiling(class);
-        let guarantee = guarantee.min(ceiling);
+        let guarantee = self.guarantee(class, self.capacity()).min(ceiling);
         let claim = Claim { guarantee, ceiling, priority, weight, demand: 0.0 };
         Open::of_words(std::array::from_fn(|at| read(&self.open[at]))).allowance(&claim, 0.0)
     }
@@ -294,6 +306,7 @@ impl Plan {
         state.claims.clear();
         let fade = FADE.powf(seconds / (PERIOD as f64 / 1e9));
         let (mut sent_in_all, mut waited) = (0.0, false);
+        let capacity = self.capacity();
         let turns = 2.0 * LEAST_TURN * self.workers as f64;
         for &class in &state.awake {
             let bounds = &self.bounds[class];
@@ -329,11 +342,10 @@ impl Plan {
             state.ceilings[class] = ceiling;
             sent_in_all += sent;
             let ceiling = state.class_debts[class].corrected(ceiling, turns);
-            let Bounds { guarantee, priority, weight, .. } = *bounds;
-            let guarantee = guarantee.min(ceiling);
+            let Bounds { priority, weight, .. } = *bounds;
+            let guarantee = self.guarantee(class, capacity).min(ceiling);
             state.claims.push(Claim { guarantee, ceiling, priority, weight, demand });
         }
-        let capacity = self.whole.min(read(&self.capacity));
         state.link_debt.add(sent_in_all, capacity, seconds);
         let capacity = state.link_debt.left_over(waited)
             + state.link_debt.corrected(capacity, turns * state.awake.len() as f64);
@@ -347,9 +359,7 @@ impl Plan {
                 let waiting = f64::from_bits(self.cell(class, worker).waiting.load(Relaxed));
                 let used = state.before[class * self.workers + worker].used;
                 let demand = if waiting > 0.0 { f64::INFINITY } else { used };
-                let weight = if waiting > 0.0 { waiting } else { 1.0 };
-                let ceiling = f64::INFINITY;
-                state.workers.push(Claim { guarantee: 0.0, ceiling, priority: 0, weight, demand });
+                state.workers.push(Claim::part(demand, waiting));
             }
             self.shown[class].allowed.store(share.allowance.to_bits(), Relaxed);
             allot(share.allowance, &state.workers, &mut state.worker_shares);
