@@ -6,15 +6,13 @@ served, and a certificate takes effect as a policy does. No message quotes them:
 
 from __future__ import annotations
 
-import os
-import stat
 from typing import Any, Final
 
 from msgspec import UNSET
 
 from egress_core._dataplane import check_tls
 from egress_gateway.config import ListenerTls
-from egress_gateway.files import reason, resolve_path
+from egress_gateway.files import read_small, reason, resolve_path
 
 #: Bytes of one file: a chain has a few KiB, a bundle of roots some hundred.
 MAX_BYTES: Final = 512 * 1024
@@ -54,11 +52,7 @@ class Certificates:
 
     def _read(self, key: str, path: str) -> bytes | None:
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise OSError(0, "Not a regular file", path)
-                data = file.read(MAX_BYTES + 1)
+            data = read_small(path, MAX_BYTES)
         except OSError as error:
             fix = f"a relative path starts at the policy file; looked for {path}"
             self.troubles.append((key, "unreadable", reason(error), fix))

@@ -14,8 +14,8 @@ from egress_gateway.load import Draft, Loaded
 from egress_gateway.merge import Origin
 from egress_gateway.messages import Memo
 
-# What the compiler says of names that it does not find: worthless while a file is missing from the document.
-_REFERENCES = frozenset({"unknown_name", "unknown_group", "unknown_reference"})
+# What the compiler says of names that it does not find: worthless while something is missing from the document.
+_REFERENCES = frozenset({"unknown_name", "unknown_group", "unknown_reference", "no_cluster"})
 
 
 class Checked(msgspec.Struct, frozen=True):

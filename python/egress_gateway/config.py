@@ -28,6 +28,7 @@ Action = Literal["deny", "allow"]
 Mode = Literal["enforce", "audit"]
 OnDeny = Literal["native", "reset", "drop"]
 ProxyHeader = Literal["off", "v1", "v2"]
+Scope = Literal["gateway", "cluster"]
 
 
 def _doc(description: str, *examples: object) -> Meta:
@@ -353,6 +354,52 @@ class Link(Section, frozen=True):
     """A pipe that rules share."""
 
     bandwidth: Annotated[Rate, _doc("What goes through it, in each direction.", "2 Gbit/s")]
+    scope: Annotated[
+        Scope,
+        _doc("Whether each gateway has it, or all gateways of `cluster` together, guarantees included.", "cluster"),
+    ] = "gateway"
+
+
+class Cluster(Section, frozen=True):
+    """The gateways that together keep to what has `scope: cluster`. They tell each other what they want through a
+    Valkey or Redis server. While that is away, each keeps its part of `replicas`."""
+
+    store: (
+        Annotated[
+            str,
+            _doc(
+                "Where the server is, with user, password and database if need be; `rediss://` is TLS. Needed.",
+                "redis://valkey.example:6379/0",
+                "rediss://egress@valkey.example",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    password_file: (
+        Annotated[
+            str,
+            _doc("A file with the password. A relative path starts at the policy file. It is watched.", "valkey.pass"),
+        ]
+        | UnsetType
+    ) = UNSET
+    ca: (
+        Annotated[
+            str, _doc("PEM file with the roots of the server's certificate. Built in: the system's.", "valkey-ca.pem")
+        ]
+        | UnsetType
+    ) = UNSET
+    group: Annotated[
+        str, _doc("Gateways of the same group share. A name of its own for each cluster that uses the server.")
+    ] = "egress"
+    replicas: (
+        Annotated[
+            Count,
+            _doc(
+                "How many gateways there are at the most, those that come and go during an update included. Needed.", 3
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Bandwidth(Section, frozen=True):
@@ -360,6 +407,9 @@ class Bandwidth(Section, frozen=True):
     the others of its link."""
 
     max: Annotated[Rate, _doc("Never more than this. Built in: what the link has.", "50 Mbit/s")] | UnsetType = UNSET
+    scope: Annotated[
+        Scope, _doc("Whether `max` holds for each gateway, or for all gateways of `cluster` together.", "cluster")
+    ] = "gateway"
     guarantee: (
         Annotated[Rate, _doc("Of its link, whenever it is wanted. Built in: nothing.", "10 Mbit/s")] | UnsetType
     ) = UNSET
@@ -553,6 +603,9 @@ class Config(Section, frozen=True):
     )
     budgets: Annotated[Budgets, _doc("Where budgets are kept, and when their periods end.")] = field(
         default_factory=Budgets
+    )
+    cluster: Annotated[Cluster, _doc("Which gateways share what has `scope: cluster`. Built in: none.")] = field(
+        default_factory=Cluster
     )
     users: Annotated[Users, _doc("Who may log in; see `login` of a listener.")] = field(default_factory=Users)
     resolver: Annotated[Resolver, _doc("How names become addresses.")] = field(default_factory=Resolver)

@@ -43,7 +43,7 @@ _DNS_PORT = 53
 _NAMED_PORTS = {"tls": 443, "postgres": 5432}
 _SOURCE_KEYS = ("cidr", "user", "spiffe", "tlv")
 # Sections of the language that are part of the document's settings.
-_SETTINGS = ("resolver", "timeouts", "budgets", "workers", "max_flows", "low_latency")
+_SETTINGS = ("resolver", "timeouts", "budgets", "cluster", "workers", "max_flows", "low_latency")
 # Sources of one rule beyond which none are written out, as lists of several keys multiply: the compiler refuses more.
 _MOST_SOURCES = 10_000
 
@@ -51,9 +51,15 @@ _MOST_SOURCES = 10_000
 class Document:
     """`body` is the document; `origins` says which place of which file each part of it comes from."""
 
-    def __init__(self, merged: Merged, tls: Mapping[int, dict[str, Any]] | None = None) -> None:
-        """`tls` is what the files of listeners say, by the listener's place among all."""
+    def __init__(
+        self,
+        merged: Merged,
+        tls: Mapping[int, dict[str, Any]] | None = None,
+        cluster: dict[str, Any] | None = None,
+    ) -> None:
+        """`tls` is what the files of listeners say, by the listener's place among all; `cluster` with its files."""
         self._tls = tls or {}
+        self._cluster = cluster
         self.origins: dict[Path, Origin] = {}
         self._merged = merged
         self.body: dict[str, Any] = {
@@ -76,7 +82,7 @@ class Document:
             source, _ = merged.origins["lists", name]
             self.body["lists"][name] = {"file": resolve_path(item.file, source.file)}
         for name, link in merged.keyed("links").items():
-            self.body["links"][name] = {"bandwidth": link.bandwidth.bits}
+            self.body["links"][name] = {"bandwidth": link.bandwidth.bits, "scope": link.scope}
         users = merged.section("users", Users()).file
         if users is not UNSET:
             self.body["users"] = {"file": resolve_path(users, merged.origins["users", "file"][0].file)}
@@ -131,6 +137,7 @@ class Document:
             "timeouts": _in_ms(merged.section("timeouts", Timeouts())),
             "resolver": self._resolver(),
             "budgets": self._budgets(),
+            "cluster": self._cluster,
         }
 
     def _budgets(self) -> dict[str, Any]:

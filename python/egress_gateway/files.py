@@ -146,6 +146,20 @@ def resolve_path(path: str, file: str) -> str:
     return os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(file)), path))
 
 
+def read_small(path: str, most: int) -> bytes:
+    """A file of a few KiB, whole; of one that is larger than `most`, one byte more than that.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    # Not blocking: see `_read`.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(0, "Not a regular file", path)
+        return file.read(most + 1)
+
+
 def digest_of(path: str) -> bytes:
     """BLAKE2b of a list file.
 

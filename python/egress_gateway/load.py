@@ -11,12 +11,13 @@ from typing import Any
 import msgspec
 
 from egress_gateway.certificates import Certificates
-from egress_gateway.config import Admin, Config, Default, ListenerTls, Log, Users
+from egress_gateway.config import Admin, Cluster, Config, Default, ListenerTls, Log, Users
 from egress_gateway.document import Document
 from egress_gateway.errors import ConfigError, ConfigErrors, Path, quote
 from egress_gateway.files import digest_of, read_all, reason, resolve_path
 from egress_gateway.merge import Merged, Origin
 from egress_gateway.positions import Source, parse
+from egress_gateway.store import Store
 from egress_gateway.units import Rate, UnitError, parse_then, parse_wait
 from egress_gateway.validate import BROKEN, Validator, nearest
 
@@ -47,10 +48,11 @@ class Draft:
         self.reported: dict[str, set[Path]] = {}
         self._admin: str | None = None
         self._tls: dict[int, dict[str, Any]] = {}
+        self._cluster: dict[str, Any] | None = None
         self._log = "stdout"
         raw, unreadable = read_all(paths)
         self.errors += unreadable
-        #: A file is missing from the document as a whole: what refers to it cannot be judged.
+        #: Something is missing from the document as a whole: what refers to it cannot be judged.
         self.partial = bool(unreadable)
         self._hash = hashlib.blake2b(digest_size=16)
         self._files = [file.path for file in raw]
@@ -69,7 +71,7 @@ class Draft:
                 self.partial = True
         self.errors += merged.errors
         self._check(merged)
-        self.document = Document(merged, self._tls)
+        self.document = Document(merged, self._tls, self._cluster)
 
     def loaded(self) -> Loaded:
         """The configuration; call it only when there are no errors."""
@@ -138,6 +140,7 @@ class Draft:
         if users is not msgspec.UNSET:
             source, path = merged.origins["users", "file"]
             self._check_list(resolve_path(users, source.file), (source, path), "the users file")
+        self._read_cluster(merged)
         if merged.section("default", Default()).no_name == "allow":
             message = "`no_name: allow` is not in this version: without a name a tls listener has nowhere to go"
             self.report(merged.origins["default", "no_name"], "not_yet", message, "remove `no_name`, or write deny")
@@ -155,6 +158,26 @@ class Draft:
             self.report((source, (*place, key)), code, message, fix)
         if not certificates.troubles:
             self._tls[index] = certificates.document()
+
+    def _read_cluster(self, merged: Merged) -> None:
+        origins = {path[1]: origin for path, origin in merged.origins.items() if path[0] == "cluster"}
+        if not origins:
+            return
+        store = Store(
+            merged.section("cluster", Cluster()), {str(key): source.file for key, (source, _) in origins.items()}
+        )
+        for path, data in store.files:
+            self._mix(path, data)
+            if path not in self._files:
+                self._files.append(path)
+        for key, code, message, fix in store.troubles:
+            # A key that nobody has written is missing where the others stand.
+            source, place = origins.get(key) or next(iter(origins.values()))
+            self.report((source, place if key else place[:1]), code, message, fix)
+        if store.troubles:
+            self.partial = True
+        else:
+            self._cluster = store.document()
 
     def _check_list(self, path: str, origin: Origin, what: str = "the list") -> None:
         try:

@@ -14,7 +14,7 @@ from egress_gateway.validate import BROKEN, fields
 
 # Keys whose entries belong to the one who wrote them; the same entry twice is a mistake even if both are equal.
 _KEYED: Final = (("groups",), ("lists",), ("links",), ("resolver", "hosts"))
-_SECTIONS: Final = ("default", "budgets", "users", "resolver", "timeouts", "admin", "log")
+_SECTIONS: Final = ("default", "budgets", "cluster", "users", "resolver", "timeouts", "admin", "log")
 _SCALARS: Final = ("workers", "low_latency", "max_flows")
 
 Origin = tuple[Source, Path]

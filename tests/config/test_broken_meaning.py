@@ -20,7 +20,75 @@ def _listener(text: str) -> str:
     return f"{V1}listeners:\n  - {{ {text} }}\n"
 
 
+CLUSTER = V1 + 'cluster: { store: "redis://valkey:6379/0", replicas: 3 }\n'
+
 CASES = [
+    Broken(
+        "a shared link of nobody",
+        "yaml",
+        V1 + "links: { wan: { bandwidth: 1 Gbit/s, scope: ⟦cluster } }\n",
+        "no `cluster` says who shares it",
+        "add `cluster:",
+    ),
+    Broken(
+        "a shared ceiling of nobody",
+        "yaml",
+        V1 + "rules: [ { name: a, to: a.example, bandwidth: { max: 1 Mbit/s, scope: ⟦cluster } } ]\n",
+        "no `cluster` says who shares it",
+        "add `cluster:",
+    ),
+    Broken(
+        "scope without a ceiling",
+        "yaml",
+        CLUSTER
+        + "links: { wan: { bandwidth: 1 Gbit/s } }\n"
+        + "rules: [ { name: a, to: a.example, bandwidth: { guarantee: 1 Mbit/s, scope: ⟦cluster } } ]\n",
+        "the scope of `max`",
+        "write `max`",
+    ),
+    Broken(
+        "a store of another kind",
+        "yaml",
+        CLUSTER.replace('"redis://', '⟦"http://'),
+        "does not begin with redis://",
+        "redis://valkey.example:6379/0",
+    ),
+    Broken(
+        "no gateways",
+        "yaml",
+        CLUSTER.replace("3 }", "⟦5000 }"),
+        "5000 gateways cannot share limits",
+        "1 to 1024",
+    ),
+    Broken(
+        "a group of no name",
+        "yaml",
+        CLUSTER.replace("3 }", "3, group: ⟦A B }"),
+        "not the name of a group",
+        "a-z",
+    ),
+    Broken(
+        "a certificate without TLS",
+        "yaml",
+        CLUSTER.replace("3 }", "3, ca: ⟦policy.yaml }"),
+        "without TLS",
+        "rediss://",
+    ),
+    Broken("no replicas", "yaml", V1 + 'cluster: ⟦{ store: "redis://valkey" }\n', "`replicas` is missing", "add"),
+    Broken(
+        "no store, and who would share it",
+        "yaml",
+        V1 + "cluster: ⟦{ replicas: 3 }\nlinks: { wan: { bandwidth: 1 Gbit/s, scope: cluster } }\n",
+        "`store` is missing",
+        "add `store: redis://",
+    ),
+    Broken(
+        "no password there",
+        "yaml",
+        CLUSTER.replace("3 }", "3, password_file: ⟦nowhere }"),
+        "cannot be read",
+        "looked for",
+    ),
     Broken(
         "guarantees of more than the link",
         "yaml",

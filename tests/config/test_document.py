@@ -29,6 +29,7 @@ SETTINGS = {
         "stale_ms": 300000, "timeout_ms": 2000, "attempts": 2, "cache_names": 10000,
     },
     "budgets": {"store": "/var/lib/egress/budgets.redb", "time_zone": "UTC"},
+    "cluster": None,
 }  # fmt: skip
 
 
@@ -120,6 +121,25 @@ rules:
             "then": "deny",
         },
     ]
+
+
+def test_shared_limits_are_spelt_out(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("a password\n")
+    _, document = _load(
+        tmp_path,
+        """cluster: { store: "redis://egress@valkey/2", password_file: secret, replicas: 3 }
+links: { wan: { bandwidth: 1 Gbit/s, scope: cluster }, lan: { bandwidth: 2 Gbit/s } }
+rules: [ { name: a, to: x.example, bandwidth: { max: 5 Mbit/s, scope: cluster, link: lan } } ]
+""",
+    )
+    assert document["settings"]["cluster"] == {
+        "store": "redis://egress@valkey/2", "password": "a password", "ca": None, "group": "egress", "replicas": 3,
+    }  # fmt: skip
+    assert document["links"] == {
+        "wan": {"bandwidth": 1_000_000_000, "scope": "cluster"},
+        "lan": {"bandwidth": 2_000_000_000, "scope": "gateway"},
+    }
+    assert document["rules"][0]["bandwidth"]["scope"] == "cluster"
 
 
 def test_settings_are_spelt_out(tmp_path: Path) -> None:

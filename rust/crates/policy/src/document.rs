@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::budgets::Budget;
+use crate::cluster;
 use crate::connections;
 use crate::on_deny::OnDeny;
 use crate::proxied::{Reads, Sends};
@@ -45,6 +46,9 @@ pub(crate) struct Settings {
     pub resolver: Resolver,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budgets: Option<Budgets>,
+    /// Who shares what has `scope: cluster`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<cluster::Given>,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -82,7 +86,7 @@ pub struct ListenerTls {
     pub client_required: bool,
 }
 
-/// Text that no log may show: it may be a private key.
+/// Text that no log may show: it may be a private key, or a password.
 #[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct Pem(String);
@@ -91,6 +95,16 @@ impl Pem {
     /// The bytes, for whoever reads the certificates and keys in them.
     pub fn bytes(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Pem {
+    fn from(text: String) -> Self {
+        Self(text)
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod address;
 mod budgets;
+mod cluster;
 mod compile;
 mod connections;
 mod decide;
@@ -45,6 +46,7 @@ mod vocab;
 
 pub use address::{AddressClass, classify};
 pub use budgets::{Allowance, Allowances, Budget, Keeping, Then};
+pub use cluster::{Cluster, Store};
 pub use compile::compile;
 pub use connections::{Bounds, Connections};
 pub use decide::{Decision, Destination, Item};
@@ -60,7 +62,7 @@ pub use proxied::{NamingTlv, Proxied, Reads, Sends};
 pub use resolve::Resolving;
 pub use screen::{Origin, Screened};
 pub use settings::{Accepts, Listener, Login, Resolver, Settings, Timeouts};
-pub use shaping::{Class, Link, Priority, Shaping, ShareBy};
+pub use shaping::{Class, Link, MAX_SHARED, Priority, Scope, Shaping, ShareBy};
 pub use snapshot::{RuleId, RuleView, Snapshot, SnapshotError, SourceClass, Terms};
 pub use source::{Identity, MAX_SPIFFE, MAX_TLV, MAX_USER, Source, is_spiffe_id};
 pub use vocab::{Accept, End, Evidence, Reason, Stage, Verdict};

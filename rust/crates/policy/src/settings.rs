@@ -8,6 +8,7 @@ use std::time::Duration;
 use egress_hello::name::{Host, Name, parse_authority, parse_host};
 
 use crate::budgets::Keeping;
+use crate::cluster::Cluster;
 pub use crate::document::Login;
 use crate::document::{self, ListenerTls};
 use crate::explain::target;
@@ -42,6 +43,7 @@ pub struct Settings {
     pub resolver: Resolver,
     /// Where budgets are kept.
     pub budgets: Option<Keeping>,
+    pub cluster: Option<Cluster>,
 }
 
 /// An address to accept on, and how the destination is learned there.
@@ -176,6 +178,7 @@ impl Settings {
             },
             resolver: check_resolver(&raw.resolver, problems),
             budgets: raw.budgets.as_ref().and_then(|given| Keeping::check(given, problems)),
+            cluster: raw.cluster.as_ref().and_then(|given| Cluster::check(given, problems)),
         }
     }
 }

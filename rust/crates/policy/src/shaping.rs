@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::document::Document;
-use crate::problem::{Problems, nearest, place};
+use crate::problem::{PathPart, Problems, nearest, place};
 use crate::rules;
 use crate::snapshot::RuleId;
 
 /// Links of one policy, and classes over all of them: their rates are shared out a hundred times a second.
 const MAX_LINKS: usize = 64;
 const MAX_CLASSES: usize = 4096;
+/// Classes that gateways share: ten times a second each tells the others what it wants of them.
+pub const MAX_SHARED: usize = 1024;
 
 /// What a rule's connections have together, as the document says it. Rates are in bits per second.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -25,12 +27,27 @@ pub(crate) struct Bandwidth {
     #[serde(default = "one")]
     pub weight: u32,
     pub share_by: Option<ShareBy>,
+    #[serde(default)]
+    pub scope: Scope,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LinkBandwidth {
     pub bandwidth: u64,
+    #[serde(default)]
+    pub scope: Scope,
+}
+
+/// Where a bound holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Of each gateway by itself.
+    #[default]
+    Gateway,
+    /// Of all gateways of a cluster together.
+    Cluster,
 }
 
 const fn one() -> u32 {
@@ -74,6 +91,8 @@ pub struct Link {
     pub name: String,
     /// Bits per second.
     pub bandwidth: u64,
+    #[serde(default)]
+    pub scope: Scope,
 }
 
 /// The connections of one rule. Rates are in bits per second.
@@ -89,6 +108,9 @@ pub struct Class {
     pub priority: Priority,
     pub weight: u32,
     pub share_by: ShareBy,
+    /// Of its `max`. What its link has is as the link says.
+    #[serde(default)]
+    pub scope: Scope,
 }
 
 /// All links and classes of a policy. A class without a link has a `max`, or is there for a budget that slows it.
@@ -108,6 +130,7 @@ impl Class {
             priority: Priority::default(),
             weight: one(),
             share_by: ShareBy::default(),
+            scope: Scope::Gateway,
         }
     }
 
@@ -121,7 +144,11 @@ impl Shaping {
         let mut shaping = Self::default();
         for (name, link) in &document.links {
             rules::check_reference_name(name, place!["links", name.as_str()], problems);
-            shaping.links.push(Link { name: name.clone(), bandwidth: link.bandwidth });
+            let (bandwidth, scope) = (link.bandwidth, link.scope);
+            shaping.links.push(Link { name: name.clone(), bandwidth, scope });
+            if scope == Scope::Cluster && document.settings.cluster.is_none() {
+                no_cluster(place!["links", name.as_str(), "scope"], problems);
+            }
         }
         if shaping.links.len() > MAX_LINKS {
             let message =
@@ -129,6 +156,18 @@ impl Shaping {
             problems.add(place!["links"], "too_many", message, "join some of them");
         }
         for (index, rule) in document.rules.iter().enumerate() {
+            if let Some(bandwidth) = &rule.bandwidth
+                && bandwidth.scope == Scope::Cluster
+            {
+                let at = place!["rules", index, "bandwidth", "scope"];
+                if bandwidth.max.is_none() {
+                    let message = "this is the scope of `max`, and there is none";
+                    let fix = "write `max`, or give the link its `scope`";
+                    problems.add(at, "unused_scope", message, fix);
+                } else if document.settings.cluster.is_none() {
+                    no_cluster(at, problems);
+                }
+            }
             let budget = rule.budget.as_ref().filter(|budget| budget.slows());
             let class = match &rule.bandwidth {
                 _ if rule.deny => None,
@@ -144,6 +183,11 @@ impl Shaping {
         if shaping.classes.len() > MAX_CLASSES {
             let found = shaping.classes.len();
             let message = format!("{found} rules have `bandwidth`; at most {MAX_CLASSES} may");
+            problems.add(place!["rules"], "too_many", message, "join rules that share a bound");
+        }
+        let shared = shaping.classes.iter().filter(|class| shaping.is_shared(class)).count();
+        if shared > MAX_SHARED {
+            let message = format!("{shared} rules share over gateways; at most {MAX_SHARED} may");
             problems.add(place!["rules"], "too_many", message, "join rules that share a bound");
         }
         shaping.check_guarantees(document, problems);
@@ -201,7 +245,19 @@ impl Shaping {
             priority: given.priority,
             weight: given.weight.max(1),
             share_by: given.share_by.unwrap_or_default(),
+            scope: given.scope,
         })
+    }
+
+    /// Whether a class, or its link, has a bound over all gateways.
+    pub fn is_shared(&self, class: &Class) -> bool {
+        let of_link = class.link.and_then(|link| self.links.get(link)).map(|link| link.scope);
+        class.scope == Scope::Cluster || of_link == Some(Scope::Cluster)
+    }
+
+    /// Whether there is anything that gateways share.
+    pub fn has_shared(&self) -> bool {
+        self.classes.iter().any(|class| self.is_shared(class))
     }
 
     /// What is promised has to be there.
@@ -241,15 +297,24 @@ impl Shaping {
 
     /// Whether it can have come from [`Shaping::check`].
     pub(crate) fn holds(&self, rules: usize) -> bool {
+        let shared = self.classes.iter().filter(|class| self.is_shared(class)).count();
         let good = |class: &Class| {
             (class.rule as usize) < rules
+                && (class.scope == Scope::Gateway || class.max.is_some())
                 && class.link.is_none_or(|link| link < self.links.len())
                 && class.weight > 0
         };
         self.links.len() <= MAX_LINKS
             && self.classes.len() <= MAX_CLASSES
+            && shared <= MAX_SHARED
             && self.classes.iter().all(good)
     }
+}
+
+fn no_cluster(at: Vec<PathPart>, problems: &mut Problems) {
+    let message = "`scope: cluster`, and no `cluster` says who shares it";
+    let fix = "add `cluster: { store: \"redis://valkey.example:6379/0\", replicas: 3 }`";
+    problems.add(at, "no_cluster", message, fix);
 }
 
 /// As users write it.

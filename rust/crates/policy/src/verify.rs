@@ -13,6 +13,8 @@ type Check = Result<(), SnapshotError>;
 pub(crate) fn verify(snapshot: &Snapshot) -> Check {
     check_rules(snapshot)?;
     ensure(snapshot.shaping().holds(snapshot.rule_count()), "classes of bandwidth")?;
+    let shares = snapshot.settings().cluster.is_some() || !snapshot.shaping().has_shared();
+    ensure(shares, "shared bandwidth")?;
     let rules = snapshot.rule_count();
     ensure(snapshot.further().all(|one| one.holds(rules)), "bounds of connections")?;
     ensure(snapshot.budgets_hold(), "budgets")?;
