@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from report import charts, scenarios
+from report import charts, cluster, scenarios
 from report.figures import METRICS, ratios, spread, table, values
 from report.results import FILE, Results
 from report.targets import PEERS
@@ -33,6 +33,7 @@ TITLES = {
     "syscalls": "System calls for each connection",
     "caps": "The same cap, by everybody who can",
     "shaping": "Shaping",
+    "cluster": "One limit over several gateways",
 }
 NOTES = {
     "connect": "TLS hello of 517 bytes, reply of 512 bytes. Latency is from connect to the first byte.",
@@ -72,6 +73,10 @@ NOTES = {
     "is more. Within: that, and 1 % over the whole. Messages go over another flow, of the same class or a class of the "
     "same link; alone: before the bulk begins. Both ends of the bulk share a CPU with both ends of the messages where "
     "there are only two. All have real-time priority, as in the next table.",
+    "cluster": "A limit of 100 Mbit/s that gateways share through a real Redis, with `replicas: 2`; four greedy "
+    "connections through each, read by Python. The error is of all together, over the time and over any second of it. "
+    "One that joins is there when it has 95 % of its half; one that dies is killed, and the other is there when it has "
+    "95 % of all. While Redis is away each keeps its half.",
 }
 #: Row, case, metric, title, digits.
 CHARTS = [
@@ -148,6 +153,8 @@ def section(row: str, results: Results) -> str:
     parts.append(f"{stored['date']}, commit {stored['commit']}, {stored['rounds']} rounds of {stored['seconds']:g} s.")
     if row == "shaping":
         return "\n\n".join([*parts, scenarios.figures(results.samples(row))])
+    if row == "cluster":
+        return "\n\n".join([*parts, cluster.figures(results.samples(row))])
     for case in cases(results, row):
         samples = results.samples(row, case)
         parts += [f"### {case}", case_table(samples), beside(samples)]
@@ -203,11 +210,11 @@ def how(results: Results) -> str:
 
 
 #: Rows that have a page of their own, and its head.
-ASIDE = ("caps", "shaping")
+ASIDE = ("caps", "cluster", "shaping")
 SHAPING = """# Shaping
 
-Written by `make bench ROWS="caps shaping" WRITE=1`; do not edit. How it is measured otherwise, and all raw figures:
-[benchmarks](README.md).
+Written by `make bench ROWS="caps shaping cluster" WRITE=1`; do not edit. How it is measured otherwise, and all raw
+figures: [benchmarks](README.md).
 """
 
 HEAD = """# Benchmarks

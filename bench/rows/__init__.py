@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rows import caps, changes, memory, policies, refusals, reload, shaping, syscalls, traffic, ways
+from rows import caps, changes, cluster, memory, policies, refusals, reload, shaping, syscalls, traffic, ways
 from rows.bench import Bench
 
 #: In the order of the page.
@@ -19,4 +19,5 @@ ROWS: dict[str, Callable[[Bench], None]] = {
     "syscalls": syscalls.run,
     "caps": caps.run,
     "shaping": shaping.run,
+    "cluster": cluster.run,
 }
