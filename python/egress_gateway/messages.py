@@ -7,12 +7,12 @@ installation) and is named, never skipped.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 #: Version of the protocol. Raised whenever a message gains, loses or changes a key.
-VERSION: Final = 4
+VERSION: Final = 5
 
 #: Bytes. The largest packet either side sends; the data plane's receive buffer has this size.
 MAX_MESSAGE: Final = 32 * 1024
@@ -120,6 +120,26 @@ class Store(msgspec.Struct, frozen=True, kw_only=True):
     failures: int
 
 
+class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
+    """How it stands with what is shared over gateways."""
+
+    group: str
+    #: Without user and password.
+    store: str
+    #: For how long no round has come to anything, and why; None: the last one has.
+    away_ms: int | None
+    error: str | None
+    #: Gateways that there may be, and that were there last, this one included.
+    replicas: int
+    seen: int
+    #: `shared`: its part by what all want. `settling`: that, but at most the safe share. `last`: as it was when the
+    #: store was last heard, a moment ago. `safe`: limits divided by `parts`.
+    keeps: Literal["shared", "settling", "last", "safe"]
+    parts: int
+    rounds: int
+    failures: int
+
+
 class Status(Message, kw_only=True):
     """Answer to `status`."""
 
@@ -136,6 +156,8 @@ class Status(Message, kw_only=True):
     more_listeners: int = 0
     #: Where budgets are kept; None before a policy has any.
     budgets: Store | None = None
+    #: None: nothing is shared over gateways.
+    cluster: ClusterState | None = None
 
 
 class ReportTold(Message, kw_only=True, tag="report"):

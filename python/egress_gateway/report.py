@@ -6,11 +6,12 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from egress_gateway.messages import Store
+from egress_gateway.config import Scope
+from egress_gateway.messages import ClusterState, Store
 
 Direction = Literal["up", "down"]
 DIRECTIONS: Final[tuple[Direction, ...]] = ("up", "down")
-_SHOWN: Final = ("rule", "max", "guarantee", "priority", "weight", "share_by", "flows")
+_SHOWN: Final = ("rule", "max", "guarantee", "priority", "weight", "share_by", "scope", "flows")
 #: What nobody has been promised.
 UNPROMISED: Final = None
 
@@ -41,6 +42,8 @@ class Class(msgspec.Struct, frozen=True, kw_only=True):
     priority: str
     weight: int
     share_by: str
+    #: Of `max`.
+    scope: Scope = "gateway"
     flows: int
     up: Way
     down: Way
@@ -53,6 +56,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     #: Bits per second, in each direction.
     bandwidth: int
+    #: Who has it: each gateway, or all of a cluster together, of which this one has a part.
+    scope: Scope = "gateway"
 
 
 class Allowance(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +114,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     held_bounds_ms: list[int]
     budgets: list[Budget] = []
     store: Store | None = None
+    #: None: nothing is shared over gateways.
+    cluster: ClusterState | None = None
 
 
 _DECODER: Final = msgspec.json.Decoder(Report)
@@ -132,6 +139,7 @@ def tree(before: Report, after: Report) -> list[dict[str, Any]]:
         row: dict[str, Any] = {
             "link": link.name if link else None,
             "bandwidth": link.bandwidth if link else None,
+            "scope": link.scope if link else None,
             "classes": [{key: getattr(one, key) for key in _SHOWN} for one in classes],
         }
         for direction in DIRECTIONS:

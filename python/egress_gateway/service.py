@@ -252,6 +252,7 @@ class Service:
             "listeners": msgspec.to_builtins(data_plane.listeners),
             "more_workers": data_plane.more_workers,
             "more_listeners": data_plane.more_listeners,
+            "cluster": msgspec.to_builtins(data_plane.cluster),
             "records": {
                 "dropped": sum(self._reader.dropped()),
                 "waiting": max(fold, log),

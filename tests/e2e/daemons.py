@@ -1,4 +1,4 @@
-"""A real PostgreSQL and a real sshd on a host of the tests, without anything of this machine's own configuration."""
+"""A real PostgreSQL, sshd and Redis on a host of the tests, without anything of this machine's own configuration."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -104,3 +106,88 @@ def sshd(host: Host, folder: Path) -> Iterator[Path]:
     )
     with listening(host, [server, "-D", "-e", "-f", str(config)], 22):
         yield folder / "client"
+
+
+class Redis:
+    """A store on a loopback port of its own, without persistence; it can be stopped, killed and started again."""
+
+    def __init__(self, folder: Path, authority: trustme.CA | None = None) -> None:
+        self._program = program("redis-server", "redis-server")
+        self._folder = folder
+        self.tls_port = self.free_port()
+        self._tls: list[str] = []
+        if authority is not None:
+            leaf = authority.issue_cert("localhost")
+            (folder / "redis.pem").write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+            leaf.private_key_pem.write_to_path(str(folder / "redis-key.pem"))
+            self._tls = ["--tls-port", str(self.tls_port), "--tls-auth-clients", "no"]
+            self._tls += ["--tls-cert-file", str(folder / "redis.pem"), "--tls-key-file", str(folder / "redis-key.pem")]
+            # It asks for one, and uses it for clients and replicas only.
+            self._tls += ["--tls-ca-cert-file", str(folder / "redis.pem")]
+        self.port = self.free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._running: subprocess.Popen[bytes] | None = None
+        self._password: str | None = None
+
+    @staticmethod
+    def free_port() -> int:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port: int = free.getsockname()[1]
+            return port
+
+    def start(self) -> None:
+        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", *self._tls]
+        with (self._folder / "redis.txt").open("ab") as log:
+            command = [self._program, *settings, "--dir", str(self._folder)]
+            self._running = subprocess.Popen(command, stdout=log, stderr=log)
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError):
+                return self.command("PING") == "PONG"
+            return False
+
+        wait_for("redis", answers)
+
+    def command(self, *words: str) -> object:
+        """What the store answers: a number, a text, or None for anything else."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            answers = connection.makefile("rb")
+            for command in ([("AUTH", self._password)] if self._password else []) + [words]:
+                parts = [b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in command]
+                connection.sendall(b"*%d\r\n%s" % (len(parts), b"".join(parts)))
+                line = answers.readline().decode().strip()
+        if line.startswith("-"):
+            raise AssertionError(line)
+        return int(line[1:]) if line.startswith(":") else line[1:] if line.startswith("+") else None
+
+    def set_password(self, password: str) -> None:
+        self.command("CONFIG", "SET", "requirepass", password)
+        self._password = password
+
+    def _signal(self, number: int) -> None:
+        assert self._running is not None
+        self._running.send_signal(number)
+
+    def stop(self) -> None:
+        """It is there, and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self._running is not None:
+            self._running.kill()
+            self._running.wait()
+            self._running = None
+
+
+@contextlib.contextmanager
+def redis(folder: Path, authority: trustme.CA | None = None) -> Iterator[Redis]:
+    """With an authority it speaks TLS on a second port, as `localhost`."""
+    running = Redis(folder, authority)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.kill()

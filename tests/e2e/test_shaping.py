@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import pytest
@@ -82,7 +82,9 @@ def reading(gateway: Gateway, listener: str, first: bytes = b"x", source: str = 
     try:
         yield Reading(connection, counts)
     finally:
-        connection.shutdown(socket.SHUT_RDWR)
+        # Its gateway may be gone.
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
         connection.close()
         thread.join()
 

@@ -62,7 +62,8 @@ def lines(told: list[dict[str, Any]]) -> list[str]:
                 out.append(f"without a link, {direction}: {moved}")
             else:
                 part = 100 * link[direction]["rate"] / link["bandwidth"]
-                out.append(f"{link['link']}, {direction}: {moved} of {rate(link['bandwidth'])} ({part:.0f} %)")
+                of_all = " of all gateways" if link["scope"] == "cluster" else ""
+                out.append(f"{link['link']}, {direction}: {moved} of {rate(link['bandwidth'])}{of_all} ({part:.0f} %)")
             cells = [HEAD]
             cells += [_row(one, one[direction]) for one in link["classes"]]
             out += [f"  {line}" for line in running.columns(cells, right=(1, 2, 3, 5, 6, 7))] + [""]

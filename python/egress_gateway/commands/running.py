@@ -94,6 +94,8 @@ def _status_lines(told: dict[str, Any]) -> list[str]:
     ]
     if told["more_workers"]:
         out.append(f"             … and {told['more_workers']} more")
+    if shared := told["cluster"]:
+        out += _cluster_lines(shared)
     records, control = told["records"], told["control"]
     out.append(f"  records    {records['dropped']:,} dropped, {records['waiting']:,} waiting")
     out.append(
@@ -111,6 +113,22 @@ def _status_lines(told: dict[str, Any]) -> list[str]:
         out += ["             " + error["shown"].replace("\n", "\n             ") for error in last.get("errors", ())]
     if told["config_error"]:
         out.append("  THE FILES ON DISK ARE BROKEN; the last good policy is in force")
+    return out
+
+
+def _cluster_lines(shared: dict[str, Any]) -> list[str]:
+    keeps = {
+        "shared": "shared by what each wants",
+        "settling": f"settling: 1/{shared['parts']} of each shared limit at most",
+        "last": "each keeps its last share",
+        "safe": f"each keeps 1/{shared['parts']} of each shared limit",
+    }[shared["keeps"]]
+    seen = f"{shared['seen']} of {count(shared['replicas'], 'gateway')} seen"
+    out = [f"  cluster    {shared['group']}: {seen}, {keeps}"]
+    away = shared["away_ms"]
+    out.append(f"             store {shared['store']}" + ("" if away is None else f" AWAY for {age(away / 1000)}"))
+    if shared["error"]:
+        out.append(f"             {shared['error']}")
     return out
 
 

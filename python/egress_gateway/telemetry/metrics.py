@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from egress_core.live import Live, resolver_counters, worker_counters
 from egress_core.ring import DURATION_BOUNDS_US, STEP_BOUNDS_US, Reader, Segment
+from egress_gateway.messages import ClusterState
 from egress_gateway.report import DIRECTIONS, Report
 from egress_gateway.telemetry import exposition
 from egress_gateway.telemetry.log import DecisionLog
@@ -221,6 +222,14 @@ BUDGETS: Final[tuple[Metric, ...]] = (
     ),
     Metric("egress_budget_store_failing", "gauge", (), "1 while the last attempt has failed."),
 )
+#: What the data plane reports of limits that gateways share; without one there is no sample.
+CLUSTER: Final[tuple[Metric, ...]] = (
+    Metric("egress_cluster_store_up", "gauge", (), "1 while the store of shared limits answers."),
+    Metric("egress_cluster_replicas", "gauge", (), "Gateways that were there in the last round, this one included."),
+    Metric("egress_cluster_safe_share", "gauge", (), "1 while shared limits are divided evenly, as the store is away."),
+    Metric("egress_cluster_rounds_total", "counter", (), "Rounds in which gateways told each other what they want."),
+    Metric("egress_cluster_round_failures_total", "counter", (), "Rounds that came to nothing."),
+)
 #: Classes with labels of their own, in the order of the policy; those behind are `other` together.
 MOST_CLASSES: Final = 256
 
@@ -263,6 +272,8 @@ class Metrics:
         if report is not None:
             out.extend(_shaping(report))
             out.extend(_budgets(report))
+            if report.cluster is not None:
+                out.extend(_cluster(report.cluster))
         return "".join(out)
 
     def _samples(self) -> dict[str, list[Sample]]:
@@ -371,6 +382,19 @@ def _budgets(report: Report) -> Iterator[str]:
             yield exposition.sample(metric.name, dict(zip(metric.labels, labels, strict=True)), value)
 
 
+def _cluster(cluster: ClusterState) -> Iterator[str]:
+    values = (
+        cluster.rounds > 0 and cluster.away_ms is None,
+        cluster.seen,
+        cluster.keeps == "safe",
+        cluster.rounds,
+        cluster.failures,
+    )
+    for metric, value in zip(CLUSTER, values, strict=True):
+        yield exposition.head(metric.name, metric.kind, metric.help)
+        yield exposition.sample(metric.name, {}, int(value))
+
+
 def reference() -> str:
     """The text of docs/reference/metrics.md."""
     lines = [
@@ -382,7 +406,7 @@ def reference() -> str:
         "| metric | type | labels | meaning |",
         "|---|---|---|---|",
     ]
-    for metric in (*METRICS, *WORKER.values(), *RESOLVER.values(), *SHAPING, *BUDGETS):
+    for metric in (*METRICS, *WORKER.values(), *RESOLVER.values(), *SHAPING, *BUDGETS, *CLUSTER):
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
     return "\n".join(lines) + "\n"

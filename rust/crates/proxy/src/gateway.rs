@@ -16,6 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::pipe;
 
 use crate::budget::Keeper;
+use crate::cluster::Cluster;
 use crate::control::Control;
 use crate::front;
 use crate::installed::{Installed, STORE, needs_restart, other_store};
@@ -58,6 +59,7 @@ struct Gateway {
     running: Option<Running>,
     /// Once a policy has budgets.
     keeper: Option<Keeper>,
+    cluster: Cluster,
     /// Stopping has begun.
     draining: bool,
     /// End of the drain; `None` again once the workers have been told to end.
@@ -95,6 +97,7 @@ pub fn run(options_json: &[u8]) -> io::Result<i32> {
         return Err(io::Error::new(io::ErrorKind::OutOfMemory, "the shared memory does not fit"));
     };
     let signals = Signals::install()?;
+    let started = Instant::now();
     let mut gateway = Gateway {
         control: Control::new(options.python.clone()),
         options,
@@ -103,9 +106,10 @@ pub fn run(options_json: &[u8]) -> io::Result<i32> {
         id_salt: u64::from(u16::from_le_bytes(random)),
         memory,
         segment,
-        started: Instant::now(),
+        started,
         running: None,
         keeper: None,
+        cluster: Cluster::new(started)?,
         draining: false,
         stop_at: None,
         expiry: None,
@@ -388,7 +392,7 @@ impl Gateway {
         let Some(running) = &self.running else { return };
         let at_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let store = self.keeper.as_ref().map(Keeper::report);
-        match report::seal(&running.installed, store, at_ns) {
+        match report::seal(&running.installed, store, self.cluster.status(), at_ns) {
             Ok(fd) => self.control.send(ToControl::Report { id }, &[fd.as_fd()]),
             Err(error) => log::warn(&format!("no report for the control plane: {error}")),
         }
@@ -417,6 +421,7 @@ impl Gateway {
             more_workers: 0,
             more_listeners: 0,
             budgets: self.keeper.as_ref().map(Keeper::report),
+            cluster: self.cluster.status().map(Box::new),
         }
     }
 
@@ -463,6 +468,9 @@ impl Gateway {
         self.open_store(&snapshot)?;
         let keeper = self.keeper.as_ref();
         let installed = Arc::new(Installed::new(snapshot, before.as_deref(), workers, keeper));
+        self.cluster.install(&installed, before.is_some()).map_err(|error| {
+            refuse("start", format!("the thread of shared limits cannot start: {error}"), "")
+        })?;
         let closing = match &before {
             None => {
                 self.running = Some(Running::start(
@@ -470,6 +478,7 @@ impl Gateway {
                     &self.options,
                     &self.segment,
                     self.id_salt,
+                    self.started,
                     terms,
                 )?);
                 0
@@ -560,6 +569,7 @@ impl Gateway {
                     self.exit = EXIT_SOFTWARE;
                 }
             }
+            self.cluster.end();
             let Running { workers, resolver, resolver_thread, .. } = running;
             drop((workers, resolver));
             // It ends with its last handle; a query under way is not waited for.

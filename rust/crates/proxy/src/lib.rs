@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod budget;
+mod cluster;
 mod context;
 mod control;
 mod dial;

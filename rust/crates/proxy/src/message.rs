@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::budget::StoreReport;
 
 /// Raised when a message changes its meaning; both sides refuse another version.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
 #[derive(Debug, Serialize)]
 struct Sent<'a> {
@@ -64,6 +64,8 @@ pub(crate) enum ToControl<'a> {
         more_listeners: usize,
         /// Where budgets are kept, once a policy has any.
         budgets: Option<StoreReport>,
+        /// `None`: nothing is shared over gateways.
+        cluster: Option<Box<ClusterStatus>>,
     },
     /// Carries the report.
     Report {
@@ -133,6 +135,25 @@ impl Refusal {
     pub(crate) fn at<const N: usize>(self, place: [PathPart; N]) -> Self {
         Self { at: place.into(), ..self }
     }
+}
+
+/// How it stands with what is shared over gateways.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClusterStatus {
+    pub group: String,
+    /// Without user and password.
+    pub store: String,
+    /// For how long no round has come to anything.
+    pub away_ms: Option<u64>,
+    pub error: Option<String>,
+    /// Gateways that there may be, and that were there last, this one included.
+    pub replicas: u32,
+    pub seen: usize,
+    pub keeps: &'static str,
+    /// By how many limits are divided while the store is away.
+    pub parts: usize,
+    pub rounds: u64,
+    pub failures: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -222,6 +243,7 @@ mod tests {
             more_workers: 0,
             more_listeners: 0,
             budgets: None,
+            cluster: None,
         };
         let told = told(message);
         for (list, more, all) in

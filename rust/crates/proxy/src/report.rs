@@ -5,11 +5,12 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::{array, io};
 
-use egress_policy::{Class, Link, Priority, ShareBy};
+use egress_policy::{Class, Link, Priority, Scope, ShareBy};
 use serde::Serialize;
 
 use crate::budget::{BudgetReport, StoreReport};
 use crate::installed::Installed;
+use crate::message::ClusterStatus;
 use crate::shape::{DOWN, HELD_BOUNDS_MS, Placed, UP, Waits};
 
 /// Rates are in bits per second; what counts begins when the rule comes, and outlives policies that still have it.
@@ -23,12 +24,14 @@ struct Report<'a> {
     budgets: Vec<BudgetReport<'a>>,
     /// Once a policy has had budgets.
     store: Option<StoreReport>,
+    cluster: Option<ClusterStatus>,
 }
 
 #[derive(Debug, Serialize)]
 struct LinkReport<'a> {
     name: &'a str,
     bandwidth: u64,
+    scope: Scope,
 }
 
 #[derive(Debug, Serialize)]
@@ -40,6 +43,7 @@ struct ClassReport<'a> {
     priority: Priority,
     weight: u32,
     share_by: ShareBy,
+    scope: Scope,
     flows: u64,
     up: WayReport,
     down: WayReport,
@@ -60,10 +64,15 @@ struct WayReport {
 pub(crate) fn seal<'a>(
     installed: &'a Installed,
     store: Option<StoreReport>,
+    cluster: Option<ClusterStatus>,
     at_ns: u64,
 ) -> io::Result<OwnedFd> {
     let shaping = installed.snapshot.shaping();
-    let link = |link: &'a Link| LinkReport { name: &link.name, bandwidth: link.bandwidth };
+    let link = |link: &'a Link| LinkReport {
+        name: &link.name,
+        bandwidth: link.bandwidth,
+        scope: link.scope,
+    };
     let report = Report {
         at_ns,
         links: shaping.links.iter().map(link).collect(),
@@ -79,6 +88,7 @@ pub(crate) fn seal<'a>(
         held_bounds_ms: &HELD_BOUNDS_MS,
         budgets: installed.budgets.report(),
         store,
+        cluster,
     };
     egress_sys::seal("egress-report", &serde_json::to_vec(&report)?)
 }
@@ -110,6 +120,7 @@ fn class_report<'a>(
         priority: class.priority,
         weight: class.weight,
         share_by: class.share_by,
+        scope: class.scope,
         flows: placed.totals.flows.load(Relaxed),
         up: way(UP),
         down: way(DOWN),

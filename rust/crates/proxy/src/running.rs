@@ -64,6 +64,7 @@ impl Running {
         options: &Options,
         segment: &Segment,
         id_salt: u64,
+        started: Instant,
         terms: egress_front::Terms,
     ) -> Result<Self, Vec<Refusal>> {
         let settings = installed.snapshot.settings();
@@ -174,7 +175,6 @@ impl Running {
             })
             .collect();
         let mut workers = Vec::new();
-        let started = Instant::now();
         for (index, ((poll, mail), mailbox)) in ends.into_iter().zip(boxes).enumerate() {
             let parts = Parts {
                 index,

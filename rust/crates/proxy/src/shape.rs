@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use egress_policy::Identity;
 use egress_shape::{Ceiling, Gate, Nanos, PERIOD, Pace, Turn};
 
-pub(crate) use self::plans::{HELD_BOUNDS_MS, Placed, Plans, Waits};
+pub(crate) use self::plans::{HELD_BOUNDS_MS, Placed, Plans, Waits, bounds_of, bytes};
 use self::plans::{Totals, place_of};
 
 /// Directions, as places in pairs.

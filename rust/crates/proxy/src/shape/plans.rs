@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use egress_policy::{Identity, Shaping, ShareBy, Snapshot};
+use egress_policy::{Class, Identity, Shaping, ShareBy, Snapshot};
 use egress_shape::{Bounds, Limit, Nanos, Plan};
 
 use super::{DOWN, UP};
@@ -72,8 +72,18 @@ pub(crate) struct Plans {
     keys: RandomState,
 }
 
-fn bytes(bits: u64) -> f64 {
+pub(crate) fn bytes(bits: u64) -> f64 {
     bits as f64 / 8.0
+}
+
+/// What the policy says of a class.
+pub(crate) fn bounds_of(class: &Class) -> Bounds {
+    Bounds {
+        guarantee: bytes(class.guarantee),
+        ceiling: class.max.map_or(f64::INFINITY, bytes),
+        priority: class.priority as u8,
+        weight: class.weight.into(),
+    }
 }
 
 impl Plans {
@@ -94,12 +104,7 @@ impl Plans {
             let index = bounds[plan].len();
             members[plan].push(placed.len());
             placed.push(Placed { name, plan, index, share_by: class.share_by, totals });
-            bounds[plan].push(Bounds {
-                guarantee: bytes(class.guarantee),
-                ceiling: class.max.map_or(f64::INFINITY, bytes),
-                priority: class.priority as u8,
-                weight: class.weight.into(),
-            });
+            bounds[plan].push(bounds_of(class));
         }
         let capacity = links.iter().map(|link| bytes(link.bandwidth)).chain([f64::INFINITY]);
         let plan = |(capacity, bounds): (f64, Vec<Bounds>)| {
@@ -142,7 +147,7 @@ impl Plans {
     }
 
     /// Shares all links out, as far as it is time to.
-    pub(super) fn share_out(&self, now: Nanos) {
+    pub(crate) fn share_out(&self, now: Nanos) {
         for (link, members) in self.links.iter().zip(&self.members) {
             for way in [UP, DOWN] {
                 link[way].share_out(now, |index, bytes| {
