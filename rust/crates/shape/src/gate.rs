@@ -98,6 +98,12 @@ impl Source {
     }
 }
 
+/// Where a turn begins in virtual time: behind what was sent before it, and not further back than a turn. Who has sent all
+/// that was there, and waits for more that is on its way, has not given up its share.
+fn start(finish: u64, clock: u64, turn: u64) -> u64 {
+    finish.max(clock.saturating_sub(turn))
+}
+
 /// A worker's queue for one class in one direction.
 #[derive(Debug)]
 pub struct Gate {
@@ -106,6 +112,9 @@ pub struct Gate {
     clock: u64,
     sources: HashMap<u64, Source>,
     turns: BinaryHeap<Reverse<(u64, u64, u64)>>,
+    /// The source that has its turn, where more of its flows wait: what the turn costs it is known when the next one is
+    /// asked for.
+    in_turn: Option<u64>,
     /// Sources above their ceiling of which a flow waits, by when they are looked at.
     sleepers: BinaryHeap<Reverse<(Nanos, u64)>>,
     /// Of equals the first one goes first.
@@ -132,6 +141,7 @@ impl Gate {
             clock: 0,
             sources: HashMap::new(),
             turns: BinaryHeap::new(),
+            in_turn: None,
             sleepers: BinaryHeap::new(),
             arrivals: 0,
             waiting: 0,
@@ -210,7 +220,7 @@ impl Gate {
 
     /// Forgets sources without flows, as soon as it gives them no new share when they come back.
     pub fn tidy(&mut self, now: Nanos) {
-        let idle = self.turns.is_empty() && self.bucket.is_paid(now);
+        let idle = self.nobody_waits() && self.bucket.is_paid(now);
         let clock = self.clock;
         self.sources.retain(|_, source| {
             source.flows > 0 || !source.waiting.is_empty() || !idle && source.finish > clock
@@ -225,9 +235,10 @@ impl Gate {
         let quantum = self.quantum();
         let source = self.sources.entry(pace.source).or_default();
         let held = source.held_until(now);
-        let free = held.is_none() && self.turns.is_empty() && self.bucket.is_paid(now);
-        // Less than a turn ahead of those that wait.
-        let ahead = |finish: u64, clock: u64| finish >= clock + quantum;
+        let nobody_waits = self.turns.is_empty() && self.in_turn.is_none();
+        let free = held.is_none() && nobody_waits && self.bucket.is_paid(now);
+        // Less than half a turn ahead of those that wait: who has just had a turn is not, though turns are longer by now.
+        let ahead = |finish: u64, clock: u64| finish >= clock + quantum / 2;
         let under = held.is_none()
             && !ahead(source.finish, self.clock)
             && !ahead(pace.finish, source.clock);
@@ -247,11 +258,12 @@ impl Gate {
             if let Some(until) = held {
                 self.sleepers.push(Reverse((until, pace.source)));
             } else {
-                let start = source.finish.max(self.clock);
+                let start = start(source.finish, self.clock, quantum);
                 self.turns.push(Reverse((start, self.arrivals, pace.source)));
             }
         }
-        source.waiting.push(Reverse((pace.finish.max(source.clock), self.arrivals, token)));
+        let flow_start = start(pace.finish, source.clock, quantum);
+        source.waiting.push(Reverse((flow_start, self.arrivals, token)));
         Turn::Later
     }
 
@@ -261,9 +273,17 @@ impl Gate {
             return None;
         }
         self.wake(now);
+        if let Some(key) = self.in_turn.take() {
+            self.line_up(key);
+        }
         let quantum = self.quantum();
         while let Some(Reverse((start, _, key))) = self.turns.pop() {
             let Some(source) = self.sources.get_mut(&key) else { continue };
+            if source.finish > start && !source.waiting.is_empty() {
+                // Those of its flows that did not wait have sent since.
+                self.line_up(key);
+                continue;
+            }
             if let Some(until) = source.held_until(now) {
                 source.sleeps = true;
                 self.sleepers.push(Reverse((until, key)));
@@ -272,12 +292,7 @@ impl Gate {
             let Some(Reverse((flow_start, _, token))) = source.waiting.pop() else { continue };
             self.clock = self.clock.max(start);
             source.clock = source.clock.max(flow_start);
-            if !source.waiting.is_empty() {
-                // Behind what this turn will have cost it, as far as that is known.
-                self.arrivals += 1;
-                let next = start + source.cost(quantum);
-                self.turns.push(Reverse((next, self.arrivals, key)));
-            }
+            self.in_turn = (!source.waiting.is_empty()).then_some(key);
             return Some((token, source.turn(quantum)));
         }
         None
@@ -296,10 +311,20 @@ impl Gate {
                 continue;
             }
             source.sleeps = false;
-            self.arrivals += 1;
-            let start = source.finish.max(self.clock);
-            self.turns.push(Reverse((start, self.arrivals, key)));
+            self.line_up(key);
         }
+    }
+
+    /// A source of which a flow waits, behind what it has sent.
+    fn line_up(&mut self, key: u64) {
+        let Some(source) = self.sources.get(&key) else { return };
+        self.arrivals += 1;
+        let start = start(source.finish, self.clock, self.quantum());
+        self.turns.push(Reverse((start, self.arrivals, key)));
+    }
+
+    fn nobody_waits(&self) -> bool {
+        self.turns.is_empty() && self.in_turn.is_none()
     }
 
     /// The flow whose turn came: it waits no more, and may send.
@@ -312,18 +337,20 @@ impl Gate {
 
     /// What a flow has sent in its turn.
     pub fn charge(&mut self, pace: &mut Pace, bytes: u64, now: Nanos) {
+        let quantum = self.quantum();
         let source = self.sources.entry(pace.source).or_default();
-        let start = source.finish.max(self.clock);
-        source.finish = start + source.cost(bytes);
-        let flow_start = pace.finish.max(source.clock);
+        let begin = start(source.finish, self.clock, quantum);
+        source.finish = begin + source.cost(bytes);
+        let flow_start = start(pace.finish, source.clock, quantum);
         pace.finish = flow_start + bytes;
-        if self.turns.is_empty() {
-            self.clock = self.clock.max(start);
+        let nobody_waits = self.turns.is_empty() && self.in_turn.is_none();
+        if nobody_waits {
+            self.clock = self.clock.max(begin);
         }
         if source.waiting.is_empty() {
             source.clock = source.clock.max(flow_start);
         }
-        let late = pace.in_turn || !self.turns.is_empty();
+        let late = pace.in_turn || !nobody_waits;
         let keeps = if late { LATENESS } else { BURST };
         if let Some(ceiling) = &source.ceiling {
             ceiling.charge(bytes, now);
@@ -334,13 +361,13 @@ impl Gate {
 
     /// Nobody waits, and nothing is owed.
     pub fn is_settled(&self, now: Nanos) -> bool {
-        self.turns.is_empty() && self.sleepers.is_empty() && self.bucket.is_paid(now)
+        self.nobody_waits() && self.sleepers.is_empty() && self.bucket.is_paid(now)
     }
 
     /// When `next` is to be asked again; `None` while nobody waits.
     pub fn wakes_at(&self) -> Option<Nanos> {
         let paid_at = self.bucket.paid_at();
         let woken = self.sleepers.peek().map(|Reverse((at, _))| paid_at.max(*at));
-        if self.turns.is_empty() { woken } else { Some(paid_at) }
+        if self.nobody_waits() { woken } else { Some(paid_at) }
     }
 }
