@@ -14,26 +14,11 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from egress_gateway.config import (
-    DEFAULT_LISTENERS,
-    Bandwidth,
-    Budget,
-    Budgets,
-    Connections,
-    Default,
-    From,
-    Listener,
-    PerSource,
-    Resolver,
-    Rule,
-    SourceBudget,
-    Target,
-    Timeouts,
-    Users,
-)
+from egress_gateway.config import DEFAULT_LISTENERS, Default, From, Listener, Resolver, Rule, Target, Timeouts, Users
 from egress_gateway.errors import Path
 from egress_gateway.files import resolve_path
 from egress_gateway.merge import Merged, Origin
+from egress_gateway.terms import Bandwidth, Budget, Budgets, Connections, PerSource, SourceBudget
 from egress_gateway.units import Allowance, Duration, Rate, UnitError, parse_then, parse_wait
 from egress_gateway.validate import BROKEN
 

@@ -11,13 +11,14 @@ from typing import Any
 import msgspec
 
 from egress_gateway.certificates import Certificates
-from egress_gateway.config import Admin, Cluster, Config, Default, ListenerTls, Log, Users
+from egress_gateway.config import Admin, Config, Default, ListenerTls, Log, Users
 from egress_gateway.document import Document
 from egress_gateway.errors import ConfigError, ConfigErrors, Path, quote
 from egress_gateway.files import digest_of, read_all, reason, resolve_path
 from egress_gateway.merge import Merged, Origin
 from egress_gateway.positions import Source, parse
 from egress_gateway.store import Store
+from egress_gateway.terms import Cluster
 from egress_gateway.units import Rate, UnitError, parse_then, parse_wait
 from egress_gateway.validate import BROKEN, Validator, nearest
 

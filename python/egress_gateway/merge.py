@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import msgspec
 
-from egress_gateway.config import Config, Section
+from egress_gateway.config import Config
 from egress_gateway.errors import ConfigError, Path, safe, show_path
 from egress_gateway.positions import Source
+from egress_gateway.section import Section
 from egress_gateway.validate import BROKEN, fields
 
 # Keys whose entries belong to the one who wrote them; the same entry twice is a mistake even if both are equal.

@@ -8,7 +8,8 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
-from egress_gateway.config import DEFAULT_LISTENERS, Config, Section
+from egress_gateway.config import DEFAULT_LISTENERS, Config
+from egress_gateway.section import Section
 from egress_gateway.units import Duration
 from egress_gateway.validate import Field, fields, metas, strip, words_of
 

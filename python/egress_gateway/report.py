@@ -6,8 +6,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from egress_gateway.config import Scope
 from egress_gateway.messages import ClusterState, Store
+from egress_gateway.terms import Scope
 
 Direction = Literal["up", "down"]
 DIRECTIONS: Final[tuple[Direction, ...]] = ("up", "down")

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from egress_gateway.config import Cluster
 from egress_gateway.files import read_small, reason, resolve_path
+from egress_gateway.terms import Cluster
 
 #: Bytes of a file with one password, and of one with roots of certificates.
 _MAX_PASSWORD: Final = 4096

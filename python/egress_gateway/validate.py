@@ -13,9 +13,10 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, 
 
 import msgspec
 
-from egress_gateway.config import Section, decode_unit
+from egress_gateway.config import decode_unit
 from egress_gateway.errors import ConfigError, Path, quote, safe
 from egress_gateway.positions import Source, describe
+from egress_gateway.section import Section
 from egress_gateway.units import Allowance, Duration, Rate, UnitError, Until
 
 #: In place of a value that was reported.
