@@ -18,7 +18,7 @@ RUST = "egress_core._dataplane"
 LIMITED_API = ("Py_LIMITED_API", "0x030B0000")  # CPython 3.11, the oldest that the wheel serves
 
 MISSING = {
-    "cargo": "a Rust toolchain, 1.88 or newer: install rustup, then `rustup default stable`",
+    "cargo": "a Rust toolchain, 1.90 or newer: install rustup, then `rustup default stable`",
     "cc": "a C compiler: install gcc or clang (Debian: apt-get install gcc libc6-dev)",
 }
 

@@ -1,7 +1,6 @@
 """What our shaper is put through: policies, flows, and the rate that each group of them is to have.
 
-A limit that two gateways share, one of which dies, has its place here once there is one: `shaping.run_once` starts one
-gateway, and a group asks all of `to`.
+A limit that gateways share, one of which dies, is a row of its own: `rows/cluster.py`.
 """
 
 from __future__ import annotations

@@ -28,6 +28,15 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
+# In an address (`redis://user:password@host`): what is shown of a file may end up in logs.
+_PASSWORD = re.compile(r"""(?<=://)([^\s"'/@:]*:)([^\s"'/]*)(?=@)""")
+
+
+def _without_passwords(text: str) -> str:
+    """As long as it was, or a caret below it would stand elsewhere."""
+    return _PASSWORD.sub(lambda match: match[1] + "*" * len(match[2]), text)
+
+
 class Mark(NamedTuple):
     """A place in a file: line and column count from 1, in characters; `width` is how many characters are meant."""
 
@@ -50,6 +59,10 @@ class ConfigError(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     text: str = ""
     source: str = ""
+
+    def __post_init__(self) -> None:
+        for key in ("message", "text", "source"):
+            msgspec.structs.force_setattr(self, key, _without_passwords(getattr(self, key)))
 
     @property
     def place(self) -> str:

@@ -175,10 +175,8 @@ class Draft:
             # A key that nobody has written is missing where the others stand.
             source, place = origins.get(key) or next(iter(origins.values()))
             self.report((source, place if key else place[:1]), code, message, fix)
-        if store.troubles:
-            self.partial = True
-        else:
-            self._cluster = store.document()
+        self._cluster = store.document()
+        self.partial |= self._cluster is None
 
     def _check_list(self, path: str, origin: Origin, what: str = "the list") -> None:
         try:

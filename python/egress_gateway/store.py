@@ -28,7 +28,8 @@ class Store:
         self.files: list[tuple[str, bytes]] = []
         self.troubles: list[Trouble] = []
         for key, needed in (("store", "redis://valkey.example:6379/0"), ("replicas", "3")):
-            if getattr(cluster, key) is UNSET:
+            # One that is there and cannot be read has been reported.
+            if getattr(cluster, key) is UNSET and key not in policy_files:
                 self.troubles.append(("", "missing_key", f"`{key}` is missing", f"add `{key}: {needed}`"))
         password = self._read(cluster, "password_file", _MAX_PASSWORD, policy_files)
         if password == "":
@@ -41,9 +42,10 @@ class Store:
             "replicas": cluster.replicas,
         }
 
-    def document(self) -> dict[str, Any]:
-        """As the normalised document has it; to be used only without troubles."""
-        return self._document
+    def document(self) -> dict[str, Any] | None:
+        """As the normalised document has it; None where a part is missing or broken."""
+        broken = self.troubles or UNSET in (self._document["store"], self._document["replicas"])
+        return None if broken else self._document
 
     def _read(self, cluster: Cluster, key: str, most: int, policy_files: dict[str, str]) -> str | None:
         written = getattr(cluster, key)

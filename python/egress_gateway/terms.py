@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from egress_gateway.section import Count, Section, doc
 from egress_gateway.units import Allowance, Rate
 
+Replicas = Annotated[int, Meta(ge=1, le=1024)]
 Scope = Literal["gateway", "cluster"]
 Weight = Annotated[int, Meta(ge=1, le=1000)]
 
@@ -106,7 +107,7 @@ class Cluster(Section, frozen=True):
     ] = "egress"
     replicas: (
         Annotated[
-            Count,
+            Replicas,
             doc(
                 "How many gateways there are at the most, those that come and go during an update included. Needed.", 3
             ),

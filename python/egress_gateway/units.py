@@ -146,6 +146,10 @@ class Rate:
         if factor is None:
             meant = next((known for known in RATE_UNITS if known.lower() == _as_bits(unit)), None)
             number = whole + (f".{fraction}" if fraction else "")
+            if meant and "B" in unit:
+                bits = int(whole + fraction) * 8 * RATE_UNITS[meant] // 10 ** len(fraction)
+                fix = f"write {cls(bits)} if bytes are meant, else {number} {meant}; a rate is in bits, of 1,000"
+                raise UnitError(f'"{unit}" is no unit of a rate', fix)
             known = "the units are kbit/s, Mbit/s and Gbit/s: bits, of 1,000"
             fix = f"write {number} {meant}; {known}" if meant else known
             raise UnitError(f'"{unit}" is no unit of a rate' if unit else f"`{number}` has no unit", fix)
@@ -246,7 +250,9 @@ def parse_then(text: str) -> Rate | str:
     word, _, rest = text.strip().partition(" ")
     if word in ("deny", "alert") and not rest:
         return word
-    if word != "slow" or not rest:
+    if word == "slow" and not rest:
+        raise UnitError("it does not say how slow", "add the rate: slow 256 kbit/s")
+    if word != "slow":
         message = f'"{text}" is neither to slow nor to deny nor to alert'
         raise UnitError(message, "write deny, alert, or slow and a rate: slow 256 kbit/s")
     return Rate.parse(rest)

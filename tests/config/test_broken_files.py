@@ -113,7 +113,7 @@ YAML = [
     Broken("bare rate", "yaml", RULE + "    bandwidth: ⟦50\n", "expected a text or a map", "quotes"),
     Broken("rate without a unit", "yaml", RULE + "    bandwidth: ⟦'50'\n", "`50` has no unit", "kbit/s, Mbit/s"),
     Broken("rate of others", "yaml", RULE + "    bandwidth: ⟦50 Mbps\n", '"Mbps" is no unit', "write 50 Mbit/s"),
-    Broken("rate in a map", "yaml", RULE + "    bandwidth: { max: ⟦5 MB }\n", '"MB" is no unit', "write 5 Mbit/s"),
+    Broken("rate in a map", "yaml", RULE + "    bandwidth: { max: ⟦5 MB }\n", '"MB" is no unit', "write 40 Mbit/s"),
     Broken("when full", "yaml", RULE + "    connections: { max: 1, when_full: ⟦queue }\n", "neither", "wait 2s"),
     Broken(
         "bare wait", "yaml", RULE + "    connections: { max: 1, when_full: ⟦wait 2 }\n", "no unit", "2s for seconds"

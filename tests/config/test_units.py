@@ -77,6 +77,8 @@ def test_rates(text: str, bits: int) -> None:
         (True, "64 kbit/s"),
         ("50", "kbit/s"),
         ("50 mbps", "50 Mbit/s"),
+        ("50 MB/s", "400 Mbit/s"),
+        ("1.5 MBps", "12 Mbit/s"),
         ("50 Mb/s", "50 Mbit/s"),
         ("50 Mbit", "50 Mbit/s"),
         ("50 mbit/sec", "50 Mbit/s"),

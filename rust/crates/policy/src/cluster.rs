@@ -105,6 +105,10 @@ impl Cluster {
     }
 }
 
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 impl Store {
     fn read(url: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = url.split_once("://").ok_or("it does not begin with redis://")?;
@@ -115,6 +119,13 @@ impl Store {
         };
         let (login, rest) = rest.rsplit_once('@').map_or((None, rest), |(a, b)| (Some(a), b));
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+        if database.contains('?') {
+            return Err("it takes no options");
+        }
+        let behind = authority.rsplit_once(':').map(|(_, port)| port);
+        if behind.is_some_and(|port| is_number(port) && port.parse::<u16>().is_err()) {
+            return Err("its port is not one from 1 to 65535");
+        }
         let (host, port) = parse_authority(authority.as_bytes())
             .or_else(|_| parse_host(authority.as_bytes()).map(|host| (host, STORE_PORT)))
             .map_err(|_| "its host is neither a name nor an address")?;

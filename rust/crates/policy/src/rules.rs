@@ -169,7 +169,7 @@ fn is_reference(name: &str) -> bool {
 
 pub(crate) fn check_reference_name(name: &str, path: Vec<PathPart>, problems: &mut Problems) {
     if !is_reference(name) {
-        problems.add(path, "bad_reference_name", format!("`{}` is not a name for a group or list", shown(name)), format!("use 1 to {MAX_RULE_NAME} of a-z 0-9 _ -, beginning with a letter or digit, without a dot, so that no host can be meant"));
+        problems.add(path, "bad_reference_name", format!("`{}` is not a name for a group, a list or a link", shown(name)), format!("use 1 to {MAX_RULE_NAME} of a-z 0-9 _ -, beginning with a letter or digit, without a dot, so that no host can be meant"));
     }
 }
 

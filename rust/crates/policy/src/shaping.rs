@@ -216,7 +216,10 @@ impl Shaping {
         let guarantee = given.guarantee.unwrap_or(0);
         if link.is_none() && (guarantee > 0 || given.max.is_none()) {
             let (message, fix) = if self.links.is_empty() {
-                let message = "a guarantee is a part of a link, and there is none";
+                let message = match given.guarantee {
+                    Some(_) => "a guarantee is a part of a link, and there is none",
+                    None => "without a `max` or a link this bounds nothing",
+                };
                 (message, "add `links: { internet: { bandwidth: 1 Gbit/s } }`, or write `max`")
             } else {
                 ("there is more than one link", "say which: `link: …`")
