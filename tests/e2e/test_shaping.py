@@ -16,6 +16,8 @@ import pytest
 
 from . import hellos as h
 from .gateway import Gateway, wait_for
+from .origin import Origin
+from .plain_http import Client
 from .servers import Server
 from .test_name_agreement import connect_to
 
@@ -262,3 +264,27 @@ def test_a_worker_that_sleeps_is_not_given_a_part(start: Start, serve: Serve) ->
         wait_for("its rate", lambda: alone.between(begin, begin + 60) > 4_000_000, 30)
         # The whole of it, and not the half that another worker's leaves.
         assert time.monotonic() - begin < 4_000_000 / (32 * MBIT) * 1.6
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 10000", "Transfer-Encoding: chunked"])
+def test_bodies_that_come_with_their_heads_have_the_rate(start: Start, framing: str) -> None:
+    """They were in memory when the rule was known, and went up beside its class."""
+    rate = 16 * MBIT // 10
+    body = bytes(10_000) if "Length" in framing else b"2710\r\n" + bytes(10_000) + b"\r\n0\r\n\r\n"
+    with Server(Origin()) as server:
+        gateway = start(
+            "egress: v1\n"
+            'listeners: [{ name: proxy, bind: "127.0.0.1:0", accept: http }]\n'
+            f"resolver: {{ hosts: {{ {A}: 127.0.0.1 }} }}\n"
+            f'rules: [{{ name: r, to: ["{A}:{server.port}"], bandwidth: 1600 kbit/s }}]\n'
+        )
+        there = f"{A}:{server.port}"
+        request = f"POST http://{there}/ HTTP/1.1\r\nHost: {there}\r\n{framing}\r\n\r\n".encode() + body
+        begin = time.monotonic()
+        with Client(socket.create_connection(gateway.address("proxy"), timeout=30)) as client:
+            for _ in range(40):
+                client.send(request)
+                assert client.answer("POST").status == 200
+        assert time.monotonic() - begin > 400_000 / rate - BURST_S - 0.1
+    record = gateway.record(end="closed")
+    assert record["bytes_up"] > 10_000

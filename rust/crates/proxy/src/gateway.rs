@@ -191,7 +191,10 @@ impl Gateway {
             let left = Duration::from_secs(at.saturating_sub(unix_seconds()));
             now + left.min(CLOCK_CHECK)
         });
-        let due = [self.control.start_at, self.stop_at, expiry].into_iter().flatten().min()?;
+        // Whose thread ends tells nobody.
+        let look = self.helper_threads().next().map(|_| now + CLOCK_CHECK);
+        let due =
+            [self.control.start_at, self.stop_at, expiry, look].into_iter().flatten().min()?;
         Timespec::try_from(due.saturating_duration_since(now) + Duration::from_millis(1)).ok()
     }
 
@@ -535,6 +538,11 @@ impl Gateway {
         Self::gather(&answers)
     }
 
+    /// Those of shared limits and of budgets, where there are some.
+    fn helper_threads(&self) -> impl Iterator<Item = &JoinHandle<()>> {
+        self.cluster.thread().into_iter().chain(self.keeper.as_ref().and_then(Keeper::thread))
+    }
+
     /// Whether the end has come: all workers have drained, or one of them failed.
     fn workers_are_done(&mut self) -> bool {
         let Some(running) = &mut self.running else { return self.draining };
@@ -545,9 +553,12 @@ impl Gateway {
             .workers
             .iter()
             .fold((false, true), |(any, all), worker| (any || worker.over, all && worker.over));
-        if any && !self.draining {
-            // Half a gateway would lose the connections of the failed half: let the pod be started anew.
-            log::error("a worker ended by itself; the gateway stops");
+        // Half a gateway would lose the connections of the failed half, and shares or budgets that nobody keeps would hold
+        // for ever: let the pod be started anew.
+        let kept = !self.helper_threads().any(JoinHandle::is_finished);
+        if (any || !kept) && !self.draining {
+            let who = if any { "a worker" } else { "the thread of shared limits or of budgets" };
+            log::error(&format!("{who} ended by itself; the gateway stops"));
             self.exit = EXIT_SOFTWARE;
             self.stop();
         }

@@ -27,6 +27,12 @@ pub(crate) struct Shaped {
     waits_since: [Nanos; 2],
 }
 
+impl Shaped {
+    pub(crate) fn is_of(&self, class: usize) -> bool {
+        self.class == class
+    }
+}
+
 /// How long a flow was held back, up and down, and by whose class the last time.
 #[derive(Debug, Default)]
 pub(crate) struct HeldBack {
@@ -343,6 +349,13 @@ impl Shaper {
         turn
     }
 
+    /// What went without being asked for is paid for all the same.
+    pub(crate) fn owe(&mut self, shaped: Option<&mut Shaped>, way: usize, bytes: u64, now: Nanos) {
+        if let (Some(shaped), 1..) = (shaped, bytes) {
+            self.charge(shaped, way, bytes, now);
+        }
+    }
+
     fn charge(&mut self, shaped: &mut Shaped, way: usize, bytes: u64, now: Nanos) {
         if let Some(class) = self.stir(shaped.class, now) {
             class.gates[way].charge(&mut shaped.paces[way], bytes, now);
@@ -418,7 +431,10 @@ impl Shaper {
 
     /// Tells the plans what was sent, and takes the rates that they give, if it is time to.
     pub(crate) fn share(&mut self, now: Nanos) {
-        let Some(plans) = self.plans.clone().filter(|_| now >= self.due) else { return };
+        if now < self.due {
+            return;
+        }
+        let Some(plans) = self.plans.clone() else { return };
         self.due = now + PERIOD;
         let classes = &mut self.classes;
         for &place in &self.stirred {
@@ -431,10 +447,11 @@ impl Shaper {
         self.stirred.retain(|&place| {
             let Some(class) = classes[place].as_mut() else { return false };
             class.take_rates(&plans, self.worker, now);
-            class.stirred = class.gates.iter_mut().any(|gate| {
+            class.stirred = false;
+            for gate in &mut class.gates {
                 gate.tidy(now);
-                !gate.is_settled(now)
-            });
+                class.stirred |= !gate.is_settled(now);
+            }
             class.stirred
         });
     }

@@ -111,24 +111,31 @@ pub fn allot(capacity: f64, claims: &[Claim], out: &mut Vec<Allotment>) -> Open 
         claims[b].priority.cmp(&claims[a].priority).then(keys[a].total_cmp(&keys[b]))
     });
     let mut open = Open { cut, ..Open::whole(0.0) };
+    let mut behind = Vec::new();
     let mut borrowed = [0.0; PRIORITIES];
     for tier in order.chunk_by(|&a, &b| claims[a].priority == claims[b].priority) {
-        let mut weights: f64 = tier.iter().map(|&index| claims[index].weight).sum();
+        // Summed from behind: what is left of a sum when most of it has been taken off is no sum of the rest.
+        let weights = tier.iter().rev().scan(0.0, |sum, &index| {
+            *sum += claims[index].weight;
+            Some(*sum)
+        });
+        behind.clear();
+        behind.extend(weights);
         let mut level = f64::INFINITY;
-        for &index in tier {
+        for (&index, weights) in tier.iter().zip(behind.iter().rev()) {
             let share = left / weights;
-            if keys[index] > share {
+            if level.is_infinite() && keys[index] > share {
                 level = share;
-                break;
             }
-            out[index].rate += keys[index] * claims[index].weight;
-            left -= keys[index] * claims[index].weight;
-            weights -= claims[index].weight;
+            // From the first that is short on: who was content with as much may not be so by a rounding.
+            if level.is_finite() {
+                out[index].rate += level * claims[index].weight;
+            } else {
+                out[index].rate += keys[index] * claims[index].weight;
+                left -= keys[index] * claims[index].weight;
+            }
         }
         if level.is_finite() {
-            for &index in tier.iter().filter(|&&index| keys[index] > level) {
-                out[index].rate += level * claims[index].weight;
-            }
             left = 0.0;
         }
         let lent = |&index: &usize| out[index].rate - claims[index].base() * cut;
@@ -223,6 +230,24 @@ mod tests {
             };
             all.into_iter().map(make).collect()
         })
+    }
+
+    #[test]
+    fn two_that_are_just_content_are_not_served_twice() {
+        // Found by fuzzing: one had its 50,000, the other was short of them by a rounding, and then both were served.
+        for weight in [1.004_791_259_765_625, 1.1, 3.3] {
+            let all = [claim(0.0, WAITS, 0, weight, 50_000.0); 2];
+            let total: f64 = rates(100_000.0, &all).iter().sum();
+            assert!((total - 100_000.0).abs() < 1e-3, "{weight}: {total}");
+        }
+    }
+
+    #[test]
+    fn weights_far_apart_share_no_more_than_there_is() {
+        for small in [1e-3, 1e-7, 1e-9] {
+            let all = [claim(0.0, WAITS, 0, 1e9, 1.0), claim(0.0, WAITS, 0, small, WAITS)];
+            assert_eq!(rates(100.0, &all), [1.0, 99.0]);
+        }
     }
 
     #[test]

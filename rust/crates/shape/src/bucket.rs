@@ -48,6 +48,11 @@ impl Bucket {
         self.paid_at <= now && self.rate > 0.0
     }
 
+    /// Whatever its rate is.
+    pub fn owes_nothing(&self, now: Nanos) -> bool {
+        self.paid_at <= now
+    }
+
     pub fn paid_at(&self) -> Nanos {
         if self.rate > 0.0 { self.paid_at } else { Nanos::MAX }
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::bucket::{LATENESS, Nanos, SILENCE, nanos};
 use crate::gate::LEAST_TURN;
 
-/// Turns of the least size that may be owed: of several workers each has one.
-const TURNS: f64 = 8.0;
+/// Turns of the least size that one of them may cost.
+const TURNS: f64 = 2.0;
 
 /// A token bucket that workers share, with a rate that anybody may change at any time.
 #[derive(Debug)]
@@ -26,6 +26,10 @@ impl Default for Ceiling {
 impl Ceiling {
     /// Bytes per second from now on; infinity bounds nothing.
     pub fn set(&self, rate: f64) {
+        if rate > self.rate() {
+            // What is owed at a lower rate would be waited for at that one.
+            self.paid_at.store(0, Relaxed);
+        }
         self.rate.store(rate.to_bits(), Relaxed);
     }
 
@@ -45,12 +49,11 @@ impl Ceiling {
         if rate.is_infinite() {
             return;
         }
-        let costs = nanos(bytes as f64 * 1e9, rate);
         // A turn that began before there was a ceiling may have been a thousand times as long.
-        let most = now.saturating_add(SILENCE.max(nanos(TURNS * LEAST_TURN * 1e9, rate)));
+        let most = SILENCE.max(nanos(TURNS * LEAST_TURN * 1e9, rate));
+        let costs = nanos(bytes as f64 * 1e9, rate).min(most);
         let from = |paid_at: u64| paid_at.max(now.saturating_sub(LATENESS)).saturating_add(costs);
-        let _ =
-            self.paid_at.fetch_update(Relaxed, Relaxed, |paid_at| Some(from(paid_at).min(most)));
+        let _ = self.paid_at.fetch_update(Relaxed, Relaxed, |paid_at| Some(from(paid_at)));
     }
 }
 

@@ -120,6 +120,8 @@ pub struct Gate {
     /// Of equals the first one goes first.
     arrivals: u64,
     waiting: u32,
+    /// Sources that were left by their last flow; an upper bound.
+    left: usize,
     /// Bytes sent in all.
     sent: u64,
 }
@@ -145,6 +147,7 @@ impl Gate {
             sleepers: BinaryHeap::new(),
             arrivals: 0,
             waiting: 0,
+            left: 0,
             sent: 0,
         }
     }
@@ -179,9 +182,11 @@ impl Gate {
     /// share. Their sum.
     pub fn weigh(&mut self, mut part: impl FnMut(u64, usize) -> f64) -> f64 {
         let mut sum = 0.0;
-        for (&key, source) in &mut self.sources {
-            if !source.waiting.is_empty() && !source.sleeps {
-                source.part = part(key, source.waiting.len());
+        // Each source that waits has one place among these.
+        let waiting = self.turns.iter().map(|Reverse((.., key))| key).chain(&self.in_turn);
+        for key in waiting {
+            if let Some(source) = self.sources.get_mut(key).filter(|one| !one.waiting.is_empty()) {
+                source.part = part(*key, source.waiting.len());
                 sum += source.part;
             }
         }
@@ -215,16 +220,22 @@ impl Gate {
         }
         if let Some(source) = self.sources.get_mut(&pace.source) {
             source.flows -= 1;
+            self.left += usize::from(source.flows == 0);
         }
     }
 
     /// Forgets sources without flows, as soon as it gives them no new share when they come back.
     pub fn tidy(&mut self, now: Nanos) {
+        // Of many that stay nobody is looked at.
+        if self.left == 0 {
+            return;
+        }
         let idle = self.nobody_waits() && self.bucket.is_paid(now);
         let clock = self.clock;
         self.sources.retain(|_, source| {
             source.flows > 0 || !source.waiting.is_empty() || !idle && source.finish > clock
         });
+        self.left = self.sources.values().filter(|source| source.flows == 0).count();
     }
 
     /// May a flow that has something to send do so? If not, it is in the queue, and `next` says when it is its turn.
@@ -254,6 +265,8 @@ impl Gate {
         self.waiting += 1;
         self.arrivals += 1;
         if source.waiting.is_empty() {
+            // How many of it wait elsewhere is told anew.
+            source.part = 0.0;
             source.sleeps = held.is_some();
             if let Some(until) = held {
                 self.sleepers.push(Reverse((until, pace.source)));
@@ -361,7 +374,7 @@ impl Gate {
 
     /// Nobody waits, and nothing is owed.
     pub fn is_settled(&self, now: Nanos) -> bool {
-        self.nobody_waits() && self.sleepers.is_empty() && self.bucket.is_paid(now)
+        self.nobody_waits() && self.sleepers.is_empty() && self.bucket.owes_nothing(now)
     }
 
     /// When `next` is to be asked again; `None` while nobody waits.

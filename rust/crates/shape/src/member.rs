@@ -106,6 +106,11 @@ impl Member {
 
     /// A policy's terms hold from now on. `replicas`: as many gateways as there are at the most.
     pub fn set_terms(&mut self, replicas: usize, pools: Vec<Pool>, now: Nanos) {
+        if self.replicas == replicas && self.pools == pools {
+            // What others have not read yet holds on.
+            self.keep(now);
+            return;
+        }
         (self.replicas, self.pools) = (replicas, pools);
         self.past.clear();
         self.kept = if self.heard_at.is_some() { self.shared() } else { self.first() };

@@ -52,8 +52,9 @@ pub fn read(bytes: &[u8]) -> Option<Wants> {
             let (demand, weight) = numbers.split_first_chunk()?;
             want.demand = f32::from_le_bytes(*demand).into();
             want.weight = f32::from_le_bytes(weight.try_into().ok()?).into();
-            // No sum of these is endless; no comparison with them fails.
-            if !(want.demand >= 0.0 && (0.0..=1e9).contains(&want.weight)) {
+            // No sum of these is endless; no comparison with them fails; none is nothing beside another.
+            let weighs = want.weight == 0.0 || (1e-6..=1e9).contains(&want.weight);
+            if !(want.demand >= 0.0 && weighs) {
                 return None;
             }
         }

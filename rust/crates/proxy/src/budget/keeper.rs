@@ -98,6 +98,10 @@ fn no_thread(error: &io::Error) -> Fault {
 }
 
 impl Keeper {
+    pub(crate) fn thread(&self) -> Option<&JoinHandle<()>> {
+        self.thread.as_ref()
+    }
+
     /// Opens the store, or makes it.
     pub(crate) fn start(keeping: &Keeping) -> Result<Self, Fault> {
         let work = Work::open(keeping, unix_s())?;

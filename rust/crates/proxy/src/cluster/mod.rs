@@ -127,6 +127,11 @@ impl Cluster {
         })
     }
 
+    /// Where something is shared.
+    pub(crate) fn thread(&self) -> Option<&JoinHandle<()>> {
+        self.thread.as_ref()
+    }
+
     /// The gateway ends: others need not wait for it to be forgotten.
     pub(crate) fn end(&mut self) {
         self.shared.lock().ending = true;

@@ -92,6 +92,8 @@ enum Part {
 /// One request and its response between a client and an upstream.
 #[derive(Debug)]
 pub(crate) struct Exchange {
+    /// Bytes of the request that nobody was asked for, and that are not paid for yet: its head.
+    pub owed: u64,
     pub upstream: Peer,
     pub side: u8,
     /// The rule and the generation under which the upstream was dialled.
@@ -160,6 +162,7 @@ impl Exchange {
             upstream,
             side,
             under,
+            owed: head.rest().len() as u64,
             up: Some(head),
             down: None,
             part: Part::Head(None, ResponseReader::new()),
@@ -214,7 +217,13 @@ impl Exchange {
                 return Ok(Passed::More);
             }
             if let Some(mut came) = ahead.take() {
-                let taken = body.pass(came.rest()).map_err(Broken::Request)?;
+                if *credit == 0 {
+                    *ahead = Some(came);
+                    return Ok(Passed::Spent);
+                }
+                let most = came.rest().len().min(usize::try_from(*credit).unwrap_or(usize::MAX));
+                let taken = body.pass(&came.rest()[..most]).map_err(Broken::Request)?;
+                *credit -= taken as u64;
                 self.up = Some(lender.buffers.holding(&came.rest()[..taken]));
                 came.advance(taken);
                 moved += taken;

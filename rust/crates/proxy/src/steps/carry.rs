@@ -45,6 +45,7 @@ impl Context {
         }
         let mut relay = self.relay_to(upstream, side);
         let mut begun = false;
+        let first = if flow.asks_for_tunnel() { 0 } else { bytes.rest().len() };
         // Whoever has said nothing yet may still name a destination.
         let unheard = flow.accept == Accept::Transparent && bytes.rest().is_empty();
         if flow.asks_for_tunnel() {
@@ -72,6 +73,7 @@ impl Context {
             flow.stage = Stage::Relaying;
         }
         flow.work = Work::Relay(relay);
+        self.owe(flow, first);
         flow.publish();
         // What came along with the CONNECT may be half a hello: then the rest has its time from now on.
         let deadline =
@@ -131,6 +133,13 @@ impl Context {
         self.wake_at(token, deadline);
     }
 
+    /// Bytes go up that the flow's class was not asked for: the first ones, which were read to find the class.
+    pub(super) fn owe(&mut self, flow: &mut Flow, bytes: usize) {
+        let now_ns = self.now_ns();
+        let shaped = flow.shaped_mut().map(Box::as_mut);
+        self.shaper.owe(shaped, UP, bytes as u64, now_ns);
+    }
+
     /// Moves what can be moved, both ways.
     pub(crate) fn carry(&mut self, token: FlowToken, flow: &mut Flow) -> Step {
         self.carry_on(token, flow, [0; 2])
@@ -141,13 +150,14 @@ impl Context {
         &mut self,
         token: FlowToken,
         flow: &mut Flow,
-        way: usize,
+        (class, way): (usize, usize),
         bytes: u64,
     ) -> Step {
         let now_ns = self.now_ns();
         let Some(beside) = &mut flow.beside else { return Step::Stay };
         let Some(shaped) = &mut beside.shaped else { return Step::Stay };
-        if !self.shaper.begin(shaped, &mut beside.held_back, way, now_ns) {
+        // A place that it has left in another class's queue is nobody's.
+        if !shaped.is_of(class) || !self.shaper.begin(shaped, &mut beside.held_back, way, now_ns) {
             return Step::Stay;
         }
         let mut turns = [0; 2];
@@ -308,6 +318,7 @@ impl Context {
             }
             _ => {
                 let bytes = flow.take_gate()?;
+                self.owe(flow, bytes.rest().len());
                 if let Work::Relay(relay) = &mut flow.work {
                     relay.up.begin_with(bytes, &mut self.lender);
                 }

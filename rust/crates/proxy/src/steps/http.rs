@@ -266,6 +266,8 @@ impl Context {
         let passed = self.shaper.let_through(shaped.as_deref_mut(), turn, STOPS, |credit| {
             exchange.pass_request(client, &mut asking.body, ahead, lender, credit)
         });
+        let owed = std::mem::take(&mut exchange.owed);
+        self.shaper.owe(shaped.as_deref_mut(), UP, owed, now_ns);
         // After an early response the rest of the request may never come.
         let client_lives = asking.keep_alive && asking.body.has_ended() && !self.draining;
         let passed = passed.and_then(|sent| {

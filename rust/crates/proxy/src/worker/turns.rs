@@ -11,7 +11,7 @@ impl Worker {
         while let Some(gate) = self.context.shaper.listed(at) {
             while let Some((token, bytes)) = self.context.shaper.next(gate, now_ns) {
                 let token = FlowToken::of_number(token);
-                self.with(token, |context, flow| context.turn_came(token, flow, gate.1, bytes));
+                self.with(token, |context, flow| context.turn_came(token, flow, gate, bytes));
             }
             at += 1;
         }
