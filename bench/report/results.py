@@ -28,7 +28,7 @@ def machine() -> Json:
         "model": models[0] if models else platform.machine(),
         "virtual": "hypervisor" in cpuinfo,
         "memory_gib": round(memory / (1 << 20)),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "congestion_control": network.congestion_control(),
     }
 
