@@ -4,6 +4,10 @@
 //! [`Answer`], which is the same for every way of cutting them. Readers of what may be long keep their
 //! position, so that bytes which arrive one at a time cost no more than bytes which arrive at once;
 //! what is short enough to look at anew each time has a function.
+//!
+//! A hello within TLS records and one within QUIC's CRYPTO frames (RFC 9001, section 4) are the same message: a reader of
+//! Initial packets belongs beside [`tls`], which has the message's parser apart from that of records (`tls/body.rs`); the
+//! worker takes the datagrams in `proxy/src/worker/datagrams.rs`.
 #![forbid(unsafe_code)]
 
 pub mod basic;
