@@ -20,7 +20,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 ROOTS = (ROOT, ROOT / "rust/crates", ROOT / "python/egress_gateway")
 SOURCE = r"(?<![\w/.*-])((?:[\w-]+/)*[\w-]+\.(?:pyx|pyi|pxd|py|rs|toml|yaml|md))(?:::(\w+))?(?![\w/])"
 #: Paths that exist on somebody's machine only. The one of the control socket is the product's own.
-MACHINE = re.compile(r"/work/|/root/|/home/|/Users/|/tmp/(?!egress-UID/)|(?<![\w.])[A-Z]:\\")
+MACHINE = re.compile(r"/(?:work|root|home|Users)/|/tmp/(?!egress-UID/)|(?<![\w.])[A-Z]:\\")
 
 
 class Block(NamedTuple):
