@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from io import BufferedReader
 
 import msgspec
 
@@ -146,17 +147,22 @@ def resolve_path(path: str, file: str) -> str:
     return os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(file)), path))
 
 
+def _open_regular(path: str) -> BufferedReader:
+    """Not blocking: see `_read`. Raises OSError, also for what is no regular file."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(0, "Not a regular file", path)
+    return file
+
+
 def read_small(path: str, most: int) -> bytes:
     """A file of a few KiB, whole; of one that is larger than `most`, one byte more than that.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
     """
-    # Not blocking: see `_read`.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(0, "Not a regular file", path)
+    with _open_regular(path) as file:
         return file.read(most + 1)
 
 
@@ -166,8 +172,5 @@ def digest_of(path: str) -> bytes:
     Raises:
         OSError: it cannot be read, or is no regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(0, "Not a regular file", path)
+    with _open_regular(path) as file:
         return hashlib.file_digest(file, "blake2b").digest()

@@ -204,6 +204,25 @@ def test_a_rate_changes_while_connections_go_on(start: Start, serve: Serve) -> N
     assert len(gateway.records()) <= 1
 
 
+def test_a_connection_moves_to_its_new_class_with_what_it_has_moved(start: Start, serve: Serve) -> None:
+    upstream = serve(flood)
+    rule = f'  - {{ name: old, to: ["{A}:{upstream.port}"], bandwidth: 80 Mbit/s }}'
+    gateway = start(policy(upstream.port, rule))
+    with reading(gateway, "a") as got:
+        wait_for("some", lambda: got.total > 2_000_000)
+        before = got.total
+        gateway.reload(
+            gateway.policy_file.read_text().replace("name: old", "name: new").replace("80 Mbit/s", "8 Mbit/s")
+        )
+        (alone,) = json.loads(gateway.egress("links", "--json", "--seconds", "1").stdout)
+        (new,) = alone["classes"]
+        assert (new["rule"], new["flows"]) == ("new", 1) and 0 < new["down"]["rate"] < 12_000_000
+        wait_for("more", lambda: got.total > before + 1_000_000)
+    record = gateway.record(rule="new")
+    assert record["bytes_down"] > 3_000_000 and record["held"]["by"] == "new"
+    assert len(gateway.records()) == 1
+
+
 BORROWED = r'egress_class_borrowed_bytes_total{link="wan",rule="greedy",direction="down"} (\d+)'
 
 
