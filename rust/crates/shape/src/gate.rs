@@ -5,8 +5,7 @@
 //! small message does not wait behind bulk.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::bucket::{Bucket, LATENESS, Nanos};
@@ -15,10 +14,9 @@ use crate::ceiling::Ceiling;
 const MS: Nanos = 1_000_000;
 /// What may go at once after a pause.
 const BURST: Nanos = 2 * MS;
-/// How far those who are under their share may run a class into debt: so long, or so many turns. Longer than a turn, or a
-/// small message would wait for the end of the one that bulk has just had.
+/// How far those who are under their share may run a class into debt: so long, or a turn. Longer than a turn, or a small
+/// message would wait for the end of the one that bulk has just had.
 const DEBT: Nanos = 16 * MS;
-const DEBT_TURNS: u64 = 1;
 /// A turn is this long at the class's rate, within bounds: one costs 40 to 60 µs of CPU, mostly to wake up for it.
 const TURN: Nanos = 10 * MS;
 /// Where several wait, each is to have a turn within this time, as far as turns do not become shorter than `LEAST` of them.
@@ -34,6 +32,9 @@ const LARGEST_TURN: f64 = 262_144.0;
 /// Where many wait, each has its turn the sooner the shorter the turns are.
 const SHARED_TURN: f64 = 16_384.0;
 
+/// Places of flows that have left that may stand in the queue beside as many as wait: taking them out looks at all.
+const LEFT_PLACES: usize = 64;
+
 /// How often a source above its ceiling is looked at: that may be lifted before it is paid.
 const LOOK: Nanos = 500 * MS;
 
@@ -46,6 +47,8 @@ pub struct Pace {
     finish: u64,
     /// It waits for its turn.
     waits: bool,
+    /// Which place in the queue is its.
+    place: u64,
     /// It has waited for the turn that it has.
     in_turn: bool,
 }
@@ -67,6 +70,8 @@ struct Source {
     waiting: BinaryHeap<Reverse<(u64, u64, u64)>>,
     /// Flows that have joined.
     flows: u32,
+    /// In the list of those that were left by their last flow.
+    listed: bool,
     /// Of the source's flows that wait, those that do so here; 0 is not known yet.
     part: f64,
     ceiling: Option<Arc<Ceiling>>,
@@ -120,8 +125,10 @@ pub struct Gate {
     /// Of equals the first one goes first.
     arrivals: u64,
     waiting: u32,
-    /// Sources that were left by their last flow; an upper bound.
-    left: usize,
+    /// Sources that were left by their last flow.
+    left: Vec<u64>,
+    /// Places in the queue of flows that have left.
+    gone: HashSet<u64>,
     /// Bytes sent in all.
     sent: u64,
 }
@@ -147,7 +154,8 @@ impl Gate {
             sleepers: BinaryHeap::new(),
             arrivals: 0,
             waiting: 0,
-            left: 0,
+            left: Vec::new(),
+            gone: HashSet::new(),
             sent: 0,
         }
     }
@@ -213,29 +221,52 @@ impl Gate {
         }
     }
 
-    /// It does not any more. A place in the queue that it leaves is told to somebody who is not there (`nobody`).
+    /// It does not any more, and has no place in the queue either.
     pub fn leave(&mut self, pace: &mut Pace) {
         if std::mem::take(&mut pace.waits) {
             self.waiting -= 1;
+            self.gone.insert(pace.place);
+            if self.gone.len() > self.waiting as usize + LEFT_PLACES {
+                self.close_ranks();
+            }
         }
         if let Some(source) = self.sources.get_mut(&pace.source) {
             source.flows -= 1;
-            self.left += usize::from(source.flows == 0);
+            if source.flows == 0 && !std::mem::replace(&mut source.listed, true) {
+                self.left.push(pace.source);
+            }
         }
+    }
+
+    /// Takes out the places of those that have left: where nobody has a turn for long, nobody else would.
+    fn close_ranks(&mut self) {
+        let Self { sources, turns, sleepers, in_turn, gone, .. } = self;
+        for source in sources.values_mut().filter(|source| !source.waiting.is_empty()) {
+            source.waiting.retain(|Reverse((_, place, _))| !gone.contains(place));
+        }
+        let waits = |key: &u64| sources.get(key).is_some_and(|source| !source.waiting.is_empty());
+        turns.retain(|Reverse((.., key))| waits(key));
+        sleepers.retain(|Reverse((_, key))| waits(key));
+        *in_turn = in_turn.filter(waits);
+        gone.clear();
     }
 
     /// Forgets sources without flows, as soon as it gives them no new share when they come back.
     pub fn tidy(&mut self, now: Nanos) {
-        // Of many that stay nobody is looked at.
-        if self.left == 0 {
-            return;
-        }
         let idle = self.nobody_waits() && self.bucket.is_paid(now);
-        let clock = self.clock;
-        self.sources.retain(|_, source| {
-            source.flows > 0 || !source.waiting.is_empty() || !idle && source.finish > clock
+        let (sources, clock) = (&mut self.sources, self.clock);
+        self.left.retain(|key| {
+            let Some(source) = sources.get_mut(key) else { return false };
+            if source.flows > 0 {
+                source.listed = false;
+                return false;
+            }
+            let stays = !source.waiting.is_empty() || !idle && source.finish > clock;
+            if !stays {
+                sources.remove(key);
+            }
+            stays
         });
-        self.left = self.sources.values().filter(|source| source.flows == 0).count();
     }
 
     /// May a flow that has something to send do so? If not, it is in the queue, and `next` says when it is its turn.
@@ -253,17 +284,17 @@ impl Gate {
         let under = held.is_none()
             && !ahead(source.finish, self.clock)
             && !ahead(pace.finish, source.clock);
-        let bound = (DEBT_TURNS * quantum) as f64;
         pace.in_turn &= free;
         if free && self.bucket.rate().is_infinite() && source.is_unbounded() {
             return Turn::Now(u64::MAX);
         }
-        if free || under && self.bucket.owes_less(bound, DEBT, now) {
+        if free || under && self.bucket.owes_less(quantum as f64, DEBT, now) {
             return Turn::Now(source.turn(quantum));
         }
         pace.waits = true;
         self.waiting += 1;
         self.arrivals += 1;
+        pace.place = self.arrivals;
         if source.waiting.is_empty() {
             // How many of it wait elsewhere is told anew.
             source.part = 0.0;
@@ -280,7 +311,7 @@ impl Gate {
         Turn::Later
     }
 
-    /// Whose turn it is now. Its answer is to be `charge`, or `nobody`.
+    /// Whose turn it is now. Its answer is `begin` and `charge`, before the next one is asked for.
     pub fn next(&mut self, now: Nanos) -> Option<(u64, u64)> {
         if !self.bucket.is_paid(now) {
             return None;
@@ -302,7 +333,12 @@ impl Gate {
                 self.sleepers.push(Reverse((until, key)));
                 continue;
             }
-            let Some(Reverse((flow_start, _, token))) = source.waiting.pop() else { continue };
+            let gone = &mut self.gone;
+            let Some(Reverse((flow_start, _, token))) = std::iter::from_fn(|| source.waiting.pop())
+                .find(|Reverse((_, place, _))| gone.is_empty() || !gone.remove(place))
+            else {
+                continue;
+            };
             self.clock = self.clock.max(start);
             source.clock = source.clock.max(flow_start);
             self.in_turn = (!source.waiting.is_empty()).then_some(key);
@@ -382,5 +418,36 @@ impl Gate {
         let paid_at = self.bucket.paid_at();
         let woken = self.sleepers.peek().map(|Reverse((at, _))| paid_at.max(*at));
         if self.nobody_waits() { woken } else { Some(paid_at) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_leave_take_their_places_along_though_nobody_has_a_turn() {
+        let mut gate = Gate::new(0.0);
+        let mut stays = Pace::of(1);
+        gate.join(&stays);
+        assert_eq!(gate.ask(&mut stays, 1, 0), Turn::Later);
+        for number in 2..20_000 {
+            // Others of its source, and sources of their own.
+            let mut comes = Pace::of(if number % 2 == 0 { 1 } else { number });
+            gate.join(&comes);
+            assert_eq!(gate.ask(&mut comes, number, 0), Turn::Later);
+            gate.leave(&mut comes);
+            gate.tidy(0);
+        }
+        let places: usize = gate.sources.values().map(|source| source.waiting.len()).sum();
+        assert!(places <= 2 * LEFT_PLACES && gate.turns.len() <= 2 * LEFT_PLACES, "{places}");
+        assert!(gate.sources.len() <= 2 * LEFT_PLACES && gate.left.len() <= 2 * LEFT_PLACES);
+        gate.set_rate(1e6, 0);
+        assert_eq!(gate.next(0).map(|(token, _)| token), Some(1));
+        gate.begin(&mut stays);
+        assert_eq!(gate.next(0), None);
+        assert!(gate.nobody_waits() && gate.gone.is_empty());
+        gate.tidy(0);
+        assert_eq!(gate.sources.len(), 1);
     }
 }

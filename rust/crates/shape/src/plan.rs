@@ -19,7 +19,7 @@ const REPAID_IN: f64 = 0.1;
 const USED_IN: f64 = 0.05;
 /// What is not sent now is kept for this time.
 const KEPT: f64 = 0.012;
-/// A ceiling that falls to less than one in so many is another one, not the same that follows what is left to share.
+/// A rate that falls to less than one in so many is another one, not the same that follows what is left to share.
 const FALLEN: f64 = 2.0;
 /// What is used is a mean over some periods, in which an earlier one counts so much less than the next: who sends in bursts
 /// is lent to others in between.
@@ -91,27 +91,35 @@ const NOTHING: f64 = 1.0;
 
 /// What was sent beyond a rate, or less than it within what is kept.
 #[derive(Debug, Clone, Copy, Default)]
-struct Debt(f64);
+struct Debt {
+    bytes: f64,
+    /// By which it was counted the last time.
+    rate: f64,
+}
 
 impl Debt {
     fn add(&mut self, sent: f64, rate: f64, seconds: f64) {
-        if rate.is_finite() {
-            self.0 = (self.0 + sent - rate * seconds).max(-rate * KEPT);
+        if rate < self.rate / FALLEN {
+            // What went while it was allowed is no debt.
+            self.bytes = 0.0;
+        } else if rate.is_finite() {
+            self.bytes = (self.bytes + sent - rate * seconds).max(-rate * KEPT);
         }
+        self.rate = rate;
     }
 
     /// What was kept for somebody who did not come is for those that waited meanwhile: soon, and without a burst. Where
     /// nobody waited, it is nobody's.
     fn left_over(&mut self, waited: bool) -> f64 {
         if !waited {
-            self.0 = self.0.max(0.0);
+            self.bytes = self.bytes.max(0.0);
         }
-        (-self.0).max(0.0) / USED_IN
+        (-self.bytes).max(0.0) / USED_IN
     }
 
     /// The rate at which it is repaid. Turns that are longer than a period, and those that come late, are no debt.
     fn corrected(self, rate: f64, turns: f64) -> f64 {
-        (rate - (self.0 - turns - rate * KEPT).max(0.0) / REPAID_IN).max(rate / 10.0)
+        (rate - (self.bytes - turns - rate * KEPT).max(0.0) / REPAID_IN).max(rate / 10.0)
     }
 }
 
@@ -132,8 +140,6 @@ struct State {
     known: Vec<Nanos>,
     link_debt: Debt,
     class_debts: Vec<Debt>,
-    /// The ceilings of the period before.
-    ceilings: Vec<f64>,
     before: Vec<Before>,
     claims: Vec<Claim>,
     shares: Vec<Allotment>,
@@ -185,7 +191,6 @@ impl Plan {
                 known: vec![0; classes],
                 link_debt: Debt::default(),
                 class_debts: vec![Debt::default(); classes],
-                ceilings: vec![0.0; classes],
                 before: vec![Before::default(); classes * workers],
                 claims: Vec::new(),
                 shares: Vec::new(),
@@ -333,13 +338,7 @@ impl Plan {
             self.shown[class].waiting.store(waiting.to_bits(), Relaxed);
             let ceiling = self.ceiling(class);
             state.known[class] = now;
-            if ceiling < state.ceilings[class] / FALLEN {
-                // What went while it was allowed is no debt.
-                state.class_debts[class] = Debt::default();
-            } else {
-                state.class_debts[class].add(sent, ceiling, seconds);
-            }
-            state.ceilings[class] = ceiling;
+            state.class_debts[class].add(sent, ceiling, seconds);
             sent_in_all += sent;
             let ceiling = state.class_debts[class].corrected(ceiling, turns);
             let Bounds { priority, weight, .. } = *bounds;
