@@ -168,9 +168,6 @@ impl Books {
         if let Some(account) = shard.get(&key) {
             return Ok(Arc::clone(account));
         }
-        if self.sources.load(Relaxed) >= MOST_SOURCES {
-            self.forget(&mut shard, &mut Vec::new(), |account| account.is_blank());
-        }
         if self.sources.fetch_add(1, Relaxed) >= MOST_SOURCES {
             self.sources.fetch_sub(1, Relaxed);
             return Err(Crowded);
@@ -202,6 +199,16 @@ impl Books {
             stays
         });
         self.sources.fetch_sub(before - shard.len(), Relaxed);
+    }
+
+    /// Those of which nothing is counted leave their places, where all are taken: workers do not look for one.
+    pub(super) fn make_room(&self) {
+        if self.sources.load(Relaxed) < MOST_SOURCES {
+            return;
+        }
+        for shard in self.all().iter().flat_map(|book| &book.sources) {
+            self.forget(&mut locked(shard), &mut Vec::new(), Account::is_blank);
+        }
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Book>> {

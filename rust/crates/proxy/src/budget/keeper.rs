@@ -84,6 +84,8 @@ pub(super) struct Work {
     said: u32,
     unsaid: u32,
     minute: Instant,
+    /// When places were made for more sources, if that was needed.
+    room_at: Instant,
 }
 
 fn unix_s() -> u64 {
@@ -154,6 +156,7 @@ impl Work {
             said: 0,
             unsaid: 0,
             minute: begun,
+            room_at: begun,
         })
     }
 
@@ -199,6 +202,10 @@ impl Work {
                 let keys = [0, 1].map(|way| Entry::key(&account.rule, way, &account.source));
                 self.gone.extend(keys);
             }
+        }
+        if self.room_at.elapsed() >= INTERVAL {
+            self.books.make_room();
+            self.room_at = Instant::now();
         }
         // Not under the lock: workers take it, too.
         self.changed.append(&mut locked(&self.books.desk.changed));
