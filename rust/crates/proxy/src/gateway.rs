@@ -469,11 +469,12 @@ impl Gateway {
         let terms = front::terms(snapshot.settings(), before.as_deref().zip(self.fronts().next()))?;
         let workers = worker_count(&self.options, snapshot.settings());
         self.open_store(&snapshot)?;
-        let keeper = self.keeper.as_ref();
-        let installed = Arc::new(Installed::new(snapshot, before.as_deref(), workers, keeper));
-        self.cluster.install(&installed, before.is_some()).map_err(|error| {
+        self.cluster.prepare(&snapshot).map_err(|error| {
             refuse("start", format!("the thread of shared limits cannot start: {error}"), "")
         })?;
+        let keeper = self.keeper.as_ref();
+        let installed = Arc::new(Installed::new(snapshot, before.as_deref(), workers, keeper));
+        self.cluster.install(&installed, before.is_some());
         let closing = match &before {
             None => {
                 self.running = Some(Running::start(

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use egress_policy::Cluster as Settings;
+use egress_policy::{Cluster as Settings, Snapshot};
 use egress_shape::{Heard, Keeps, Member, Nanos, ROUND, Wants};
 use tokio::sync::Notify;
 
@@ -80,14 +80,9 @@ impl Cluster {
         Ok(Self { shared, thread: None })
     }
 
-    /// A policy is about to be in force: its plans keep to what may be used here before anything is sent by them.
-    /// `serving`: there was one before.
-    pub(crate) fn install(&mut self, installed: &Installed, serving: bool) -> io::Result<()> {
-        let terms = Terms::of(installed);
-        let shares = terms.is_some();
-        self.shared.lock().install(terms, serving);
-        self.shared.changed.notify_one();
-        if shares && self.thread.is_none() {
+    /// Starts the thread where the policy needs it: before anything else of that policy holds.
+    pub(crate) fn prepare(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        if snapshot.shaping().has_shared() && self.thread.is_none() {
             let shared = Arc::clone(&self.shared);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let serve = move || {
@@ -98,6 +93,13 @@ impl Cluster {
             self.thread = Some(std::thread::Builder::new().name("cluster".into()).spawn(serve)?);
         }
         Ok(())
+    }
+
+    /// A policy is about to be in force: its plans keep to what may be used here before anything is sent by them.
+    /// `serving`: there was one before.
+    pub(crate) fn install(&self, installed: &Installed, serving: bool) {
+        self.shared.lock().install(Terms::of(installed), serving);
+        self.shared.changed.notify_one();
     }
 
     /// What people are shown of it; `None` while the policy shares nothing.
