@@ -71,8 +71,9 @@ NOTES = {
     "clients, or for `up` the backend, received; what the messages use is taken from what is configured. The worst "
     "error of any 10 s and 1 s counts windows from every millisecond on. Allowed in 1 s: 2 % or two turns, whichever "
     "is more. Within: that, and 1 % over the whole. Messages go over another flow, of the same class or a class of the "
-    "same link; alone: before the bulk begins. Both ends of the bulk share a CPU with both ends of the messages where "
-    "there are only two. All have real-time priority, as in the next table.",
+    "same link; alone: before the bulk begins. All have real-time priority, as in the next table, and both ends of the "
+    "messages a higher one than those of the bulk. Where there are only two CPUs these share one: a message does not "
+    "wait until an end of the bulk has had its turn, but for what the kernel does for it meanwhile.",
     "cluster": "A limit of 100 Mbit/s that gateways share through a real Redis, with `replicas: 2`; four greedy "
     "connections through each, read by Python. The error is of all together, over the time and over any second of it. "
     "One that joins is there when it has 95 % of its half; one that dies is killed, and the other is there when it has "

@@ -23,10 +23,12 @@ use way::Way;
 const USAGE: &str = "\
 usage: egress-load serve ADDRESS,…
        egress-load shape PLAN
+       egress-load ping ADDRESS NAME SIZE MILLISECONDS
        egress-load connect|message|down|up|hold --to ADDRESS,… --names NAME,… [OPTION VALUE]…
 
   serve      one backend for all the addresses (port 0: any); prints them
   shape      groups of flows, with a backend of its own; the plan is JSON, see shape/plan.rs
+  ping       a message every so many milliseconds; prints when each answer came and how long it took
   connect    connect, hello, read a small reply to its end, again
   message    ping-pong on held flows
   down, up   the backend, the client sends without end
@@ -127,6 +129,10 @@ fn parse(words: &[&str]) -> Option<Load> {
     (given.is_empty() && sound && (1..=backend::LARGEST).contains(&load.size)).then_some(load)
 }
 
+fn ping(to: &str, name: &str, size: &str, every: &str) -> Option<std::io::Result<()>> {
+    Some(shape::messages(to.parse().ok()?, name, size.parse().ok()?, every.parse().ok()?))
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -134,6 +140,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["serve", addresses] => list(addresses).map(|addresses| backend::serve(&addresses)),
         ["shape", plan] => Some(shape::run(plan)),
+        ["ping", to, name, size, every] => ping(to, name, size, every),
         _ => parse(&words).map(|load| client::run(&load)),
     };
     match done {

@@ -22,6 +22,8 @@ use curve::Curve;
 use ends::Counted;
 use plan::{Plan, Way};
 
+pub use probe::print as messages;
+
 /// How long flows may take to open, or a group to come to the end of its pause.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often the run looks whether it may go on.
