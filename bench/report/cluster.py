@@ -4,22 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from report.figures import signed, table
+from report.figures import known, signed, table
 
-HEAD = ["what happens", "seconds", "error %", "any 1 s, most %", "least %", "shares", "there after, ms"]
+HEAD = [
+    "what happens",
+    "seconds",
+    "configured Mbit/s",
+    "measured",
+    "error %",
+    "any 1 s, most %",
+    "least %",
+    "shares",
+    "Jain's index",
+    "messages, p99 µs",
+    "there after, ms",
+]
 
 
 def figures(samples: list[dict[str, Any]]) -> str:
     def line(one: dict[str, Any]) -> list[str]:
-        back = one.get("back_ms")
         return [
             one["case"],
             f"{one['seconds']:.1f}",
+            f"{one['configured_mbit_s']:,g}",
+            f"{one['mbit_s']:,.4g}",
             signed(one["error_pct"]),
-            signed(one["over_pct"]),
-            signed(one["under_pct"]),
+            *("" if one[key] is None else signed(one[key]) for key in ("over_pct", "under_pct")),
             ", ".join(f"{share:.3f}" for share in one["shares"]),
-            "" if back is None else f"{back:,.0f}",
+            known(one["jain"], 4),
+            known(one["p99_us"], 0),
+            known(one.get("back_ms"), 0),
         ]
 
     return table(HEAD, [line(one) for one in samples])

@@ -29,6 +29,10 @@ def signed(value: float) -> str:
     return f"{value:+.2f}"
 
 
+def known(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
 def table(head: list[str], body: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -75,9 +75,14 @@ NOTES = {
     "messages a higher one than those of the bulk. Where there are only two CPUs these share one: a message does not "
     "wait until an end of the bulk has had its turn, but for what the kernel does for it meanwhile.",
     "cluster": "A limit of 100 Mbit/s that gateways share through a real Redis, with `replicas: 2`; four greedy "
-    "connections through each, read by Python. The error is of all together, over the time and over any second of it. "
-    "One that joins is there when it has 95 % of its half; one that dies is killed, and the other is there when it has "
-    "95 % of all. While Redis is away each keeps its half.",
+    "connections through each, read by Python. Measured is what all together received, and the error is of that, over "
+    "the time and over any second of it; shares are each gateway's part. What the messages use, 0.1 Mbit/s, is taken "
+    "from what is configured before the error and the shares are. Jain's index is over all connections that were open "
+    "all the time, through whichever gateway. A message of 64 bytes goes through the first gateway every 5 ms, over "
+    "one more connection of the same class, by a process of its own; that and the backend have a higher real-time "
+    "priority than all else. One that joins is there when a tenth of a second has 95 % of its half; one that dies is "
+    "killed, and the other is there when it has 95 % of all: the time until then is a line of its own. While Redis is "
+    "away each keeps its half.",
 }
 #: Row, case, metric, title, digits.
 CHARTS = [

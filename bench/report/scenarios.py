@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from report import charts
-from report.figures import signed, table
+from report.figures import known, signed, table
 
 Json = dict[str, Any]
 #: Seconds between two points of a series.
@@ -28,10 +28,6 @@ HEAD = [
     "with bulk",
     "gateway's CPU %",
 ]
-
-
-def known(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
 
 
 def line(one: Json, again: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -36,6 +37,11 @@ AWAY = 10.0
 #: What a share that comes back has come to again.
 BACK = 0.95
 READ = 65536
+#: What tells the backend to send without end: as long as a hello, and one byte of it counts (bench/load/src/hello.rs).
+SEND = (bytes(11) + b"\x03").ljust(517, b"\0")
+#: Bytes of a message, and milliseconds from one to the next: so much of the limit is theirs.
+MESSAGE = (64, 5)
+BULK = LIMIT - MESSAGE[0] * 8 / MESSAGE[1] / 1000
 
 
 class Redis:
@@ -64,10 +70,13 @@ class Redis:
 
 @dataclass
 class Received:
-    """Bytes by the time at which they came; of all connections of one gateway."""
+    """Bytes of one connection by the time at which they came."""
 
+    opened: float = field(default_factory=time.monotonic)
     times: list[float] = field(default_factory=list)
     sums: list[int] = field(default_factory=lambda: [0])
+    #: When it ended.
+    ended: float = math.inf
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, count: int) -> None:
@@ -79,40 +88,47 @@ class Received:
         with self.lock:
             return self.sums[bisect_left(self.times, at)]
 
-
-def flood(port: int) -> socket.socket:
-    """A backend that sends without end, whatever it is sent."""
-    listener = socket.create_server(("127.0.0.1", port))
-
-    def send(connection: socket.socket) -> None:
-        data = bytes(READ)
-        with contextlib.suppress(OSError), connection:
-            while True:
-                connection.sendall(data)
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=send, args=(listener.accept()[0],), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    return listener
+    def between(self, begin: float, end: float) -> int:
+        return self.until(end) - self.until(begin)
 
 
-def read(place: Place, received: Received) -> None:
+#: The connections of one gateway, and of those that had its place before.
+Side = list[Received]
+
+
+def read(place: Place, side: Side) -> None:
     """Begins to read through a gateway; ends with it."""
 
-    def run(connection: socket.socket) -> None:
+    def run(connection: socket.socket, received: Received) -> None:
         with contextlib.suppress(OSError), connection:
             while data := connection.recv(READ):
                 received.add(len(data))
+        received.ended = time.monotonic()
 
     for _ in range(FLOWS):
         connection = socket.create_connection(("127.0.0.1", place.connect))
         # What waits on the way is no part of the rate: little does.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ)
-        connection.sendall(b"CONNECT %s:443 HTTP/1.1\r\n\r\nx" % NAMES[0].encode())
-        threading.Thread(target=run, args=(connection,), daemon=True).start()
+        connection.sendall(b"CONNECT %s:443 HTTP/1.1\r\n\r\n" % NAMES[0].encode() + SEND)
+        side.append(Received())
+        threading.Thread(target=run, args=(connection, side[-1]), daemon=True).start()
+
+
+@contextlib.contextmanager
+def messages(bench: Bench, place: Place) -> Iterator[Path]:
+    """Small messages of the same class through a gateway, by a process of their own; the file of what they took."""
+    file = bench.fresh_folder("messages") / "answers.txt"
+    words = [load_generator.binary(), "ping", f"127.0.0.1:{place.tls}", NAMES[0], *(str(number) for number in MESSAGE)]
+    with file.open("wb") as told, process(words, bench.cpus.client, stdout=told):
+        yield file
+
+
+def p99(file: Path, begin: float, end: float) -> float | None:
+    """Of the messages that were answered in this time, µs."""
+    # The last line may not be whole.
+    answers = (line.split() for line in file.read_text().splitlines()[:-1])
+    took = sorted(float(one) for at, one in answers if begin <= float(at) < end)
+    return took[int(len(took) * 0.99)] if took else None
 
 
 @contextlib.contextmanager
@@ -130,22 +146,36 @@ def gateway(bench: Bench, backends: list[int], store: int) -> Iterator[tuple[int
 @dataclass
 class Run:
     bench: Bench
-    all: list[Received]
+    all: list[Side]
+    #: What the messages took.
+    answers: Path
 
     def rate(self, begin: float, end: float, who: int | None = None) -> float:
-        """As a part of the limit."""
+        """As a part of what bulk is to have."""
         chosen = self.all if who is None else [self.all[who]]
-        return sum(one.until(end) - one.until(begin) for one in chosen) * 8 / 1e6 / LIMIT / (end - begin)
+        received = sum(one.between(begin, end) for side in chosen for one in side)
+        return received * 8 / 1e6 / BULK / (end - begin)
+
+    def jain(self, begin: float, end: float) -> float:
+        """Jain's index of what the connections received that were open all the time, through whichever gateway."""
+        parts = [
+            one.between(begin, end) for side in self.all for one in side if one.opened <= begin and one.ended >= end
+        ]
+        return sum(parts) ** 2 / (len(parts) * sum(part * part for part in parts))
 
     def measure(self, case: str, begin: float, end: float, **more: Any) -> None:
         """The error over the whole time, and the worst of any second in it, above and below."""
+        rate = self.rate(begin, end)
         seconds = [self.rate(at, at + 1) - 1 for at in steps(begin, end - 1)]
-        shares = [self.rate(begin, end, who) for who in range(len(self.all))]
         figures = {
-            "error_pct": (self.rate(begin, end) - 1) * 100,
-            "over_pct": max(seconds) * 100,
-            "under_pct": min(seconds) * 100,
-            "shares": shares,
+            "configured_mbit_s": LIMIT,
+            "mbit_s": rate * BULK,
+            "error_pct": (rate - 1) * 100,
+            "over_pct": max(seconds) * 100 if seconds else None,
+            "under_pct": min(seconds) * 100 if seconds else None,
+            "shares": [self.rate(begin, end, who) for who in range(len(self.all))],
+            "jain": self.jain(begin, end),
+            "p99_us": p99(self.answers, begin, end),
             "seconds": end - begin,
             **more,
         }
@@ -189,15 +219,17 @@ def run(bench: Bench) -> None:
         print("a cluster is not measured: there is no redis-server (Debian package redis-server)")
         return
     with load_generator.ahead_of_others(), contextlib.ExitStack() as stack:
-        backends = [free_port() for _ in NAMES]
-        stack.enter_context(contextlib.closing(flood(backends[0])))
+        served = stack.enter_context(load_generator.backend(bench.cpus))
+        load_generator.ahead_of_bulk(served.pid)
+        backends = served.ports
         store = Redis(bench.folder, bench.cpus.backend)
         store.start()
         stack.callback(store.end)
-        measured = Run(bench, [Received(), Received()])
         _, first = stack.enter_context(gateway(bench, backends, store.port))
         # Whoever has just come has no more than its safe share.
         time.sleep(3)
+        answers = stack.enter_context(messages(bench, first))
+        measured = Run(bench, [[], []], answers)
         read(first, measured.all[0])
         time.sleep(SETTLES)
         measured.measure("one gateway", *lasts(LASTS))
@@ -206,10 +238,14 @@ def run(bench: Bench) -> None:
         read(second, measured.all[1])
         begin, end = lasts(LASTS)
         measured.measure("one joins", begin, end, back_ms=measured.reached(begin, 0.5, 1))
+        time.sleep(SETTLES)
         os.kill(pid, signal.SIGKILL)
-        begin, end = lasts(LASTS)
-        back = measured.reached(begin, 1)
-        measured.measure("one dies", begin + (back or 0) / 1000, end, back_ms=back)
+        killed, end = lasts(LASTS)
+        took = measured.reached(killed, 1)
+        back = end if took is None else killed + took / 1000
+        measured.measure("one dies: until the other has its share", killed, back, back_ms=took)
+        if back < end:
+            measured.measure("one dies: from then on", back, end)
         dies.close()
         _, third = stack.enter_context(gateway(bench, backends, store.port))
         read(third, measured.all[1])

@@ -14,7 +14,8 @@ from report import charts, page
 from report.figures import METRICS, ratios, spread
 from report.results import Results
 from report.targets import targets
-from rows import ROWS, caps, memory, refusals, shaping
+from rows import ROWS, caps, cluster, memory, refusals, shaping
+from rows.bench import Bench
 from rows.scenarios import SCENARIOS
 from rows.traffic import Traffic
 
@@ -121,6 +122,34 @@ def test_the_page_of_shaping_says_what_is_within(tmp_path: Path) -> None:
     for chart in tmp_path.glob("*.svg"):
         ElementTree.parse(chart)
     assert len(list(tmp_path.glob("shaping-*.svg"))) == 3
+
+
+def test_the_row_of_gateways_counts_whoever_was_open_all_the_time(tmp_path: Path) -> None:
+    """Of two gateways one dies after two seconds: from then on its connections are no part of the index."""
+    bench = Bench(tmp_path, None, None, 1, 1.0, None)  # type: ignore[arg-type]
+    times = [number / 100 for number in range(600)]
+    octets = int(cluster.BULK * 1e6 / 8 / 100 / 4)
+    lives, starves, dies = (
+        cluster.Received(
+            opened=-1.0, times=times, sums=[min(at, till) * each for at in range(601)], ended=till / 100 + 0.1
+        )
+        for each, till in ((2 * octets, 600), (octets, 600), (octets, 200))
+    )
+    answers = tmp_path / "answers.txt"
+    answers.write_text("\n".join(f"{at:.9f} {100 if at < 2 else 300}" for at in times) + "\n5.9")
+    run = cluster.Run(bench, [[lives, starves], [dies]], answers)
+    run.measure("before", 0.0, 2.0)
+    run.measure("until", 2.0, 2.5, back_ms=500.0)
+    run.measure("after", 2.5, 6.0)
+    before, until, after = bench.samples
+    assert before["error_pct"] == pytest.approx(0, abs=0.1)
+    assert (before["jain"], after["jain"]) == pytest.approx((16 / 18, 9 / 10), abs=1e-3)
+    assert [one["p99_us"] for one in bench.samples] == [100, 300, 300]
+    assert until["over_pct"] is None and until["error_pct"] == pytest.approx(-25, abs=0.1)
+    found = Results.empty()
+    found.put("cluster", bench.samples, 1, 1.0)
+    text = page.section("cluster", found)
+    assert "| until | 0.5 | 100 | 74.92 | -25.00 |  |  | 0.750, 0.000 | 0.9000 | 300 | 500 |" in text
 
 
 def test_a_chart_escapes_its_labels() -> None:
