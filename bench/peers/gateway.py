@@ -38,6 +38,8 @@ class Options:
     ways: bool = False
     #: More of one of the four rules, by its name.
     terms: dict[str, str] = field(default_factory=dict)
+    #: More of each of the other rules.
+    others: str = ""
     #: Bandwidth of a link.
     link: str = ""
     #: Reason of the four rules: to change the rules of live flows without changing what they allow.
@@ -91,8 +93,9 @@ def policy(place: Place, backends: list[int], options: Options, last: str = "") 
         lines.append(f"  - {{ name: bench-{number}, {to}, {dial}, why: {options.why} }}")
     if options.names:
         lines.append("  - { name: many, to: [many] }")
+    others = f", {options.others}" * bool(options.others)
     lines += (
-        f"  - {{ name: other-{number}, to: ['api{number}.example.com', '*.svc{number}.example.org'] }}"
+        f"  - {{ name: other-{number}, to: ['api{number}.example.com', '*.svc{number}.example.org']{others} }}"
         for number in range(options.rules)
     )
     return "\n".join(lines) + "\n" + last

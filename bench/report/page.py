@@ -73,7 +73,9 @@ NOTES = {
     "is more. Within: that, and 1 % over the whole. Messages go over another flow, of the same class or a class of the "
     "same link; alone: before the bulk begins. All have real-time priority, as in the next table, and both ends of the "
     "messages a higher one than those of the bulk. Where there are only two CPUs these share one: a message does not "
-    "wait until an end of the bulk has had its turn, but for what the kernel does for it meanwhile.",
+    "wait until an end of the bulk has had its turn, but for what the kernel does for it meanwhile. Idle flows have "
+    "sent their hello, and nothing since; they are spread over four classes, one of them the one that is measured. "
+    "Idle classes are rules with a bandwidth of their own and without connections.",
     "cluster": "A limit of 100 Mbit/s that gateways share through a real Redis, with `replicas: 2`; four greedy "
     "connections through each, read by Python. Measured is what all together received, and the error is of that, over "
     "the time and over any second of it; shares are each gateway's part. What the messages use, 0.1 Mbit/s, is taken "

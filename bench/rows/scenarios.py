@@ -20,6 +20,10 @@ SPARE = 1_000
 MANY = 10_000
 #: Bytes of a socket's buffer where little is to wait before the gateway: for many flows it would be a gigabyte.
 SMALL = 16 << 10
+#: Flows that are silent after their first bytes, in each of the four classes, and classes that nobody uses.
+IDLE_FLOWS, IDLE_CLASSES = 2_000, 4_000
+#: Seconds: after the end of every run.
+ASLEEP = 3_600.0
 #: What a flow of some ten Mbit/s needs.
 MODEST = 128 << 10
 #: Terms of the class of the messages, where they have one. They are far below it.
@@ -75,6 +79,8 @@ class Scenario:
     changes: tuple[tuple[float, tuple[str, ...]], ...] = ()
     #: Client and gateway have a network namespace each, and a pair of veth between them.
     apart: bool = False
+    #: Further rules with a bandwidth of their own.
+    classes: int = 0
     #: Bytes of the receive buffers between sender and gateway.
     receive_buffer: int | None = None
     #: Its groups share what there is: how evenly, for what each is to have, is told.
@@ -159,6 +165,13 @@ def both_ways() -> Scenario:
     return Scenario("up and down apart", ("bandwidth: 100 Mbit/s",), groups)
 
 
+def beside_idle(name: str, flows: int = 0, classes: int = 0) -> Scenario:
+    """The same class, and messages in it, whoever else has said its first bytes and is silent, in it and in others."""
+    terms = ("bandwidth: 1 Gbit/s", *["bandwidth: 100 Mbit/s"] * 3)
+    idle = tuple(Group("idle", rule, flows, (), start=ASLEEP, send_buffer=SMALL) for rule in range(4) if flows)
+    return Scenario(name, terms, (Group("the class", 0, 8, steady(1_000)), *idle), classes=classes)
+
+
 def changed_live() -> Scenario:
     expected = (
         Expected(SETTLE, 4, 100, "at first"),
@@ -191,6 +204,9 @@ SCENARIOS = [
     both_ways(),
     # A message every 20 ms: less than a flow's part of the class.
     cap("10,000 flows", "1 Gbit/s", 1_000, MANY, SMALL, receive_buffer=SMALL, message=(64, 20)),
+    beside_idle("1 Gbit/s, nobody idle"),
+    beside_idle(f"1 Gbit/s, {4 * IDLE_FLOWS:,} idle flows", flows=IDLE_FLOWS),
+    beside_idle(f"1 Gbit/s, {IDLE_CLASSES:,} idle classes", classes=IDLE_CLASSES),
     # Messages of 16 bytes, a tenth of the class.
     cap("64 kbit/s", "64 kbit/s", 0.064, 1, message=(16, 20)),
     cap("5 Gbit/s", "5 Gbit/s", 5_000, 8),

@@ -32,7 +32,13 @@ DRAWN = ("borrowing, and giving back", "the rate changed live")
 
 def options(scenario: Scenario, terms: tuple[str, ...]) -> Options:
     of_rules = {f"bench-{number}": term for number, term in enumerate(terms)}
-    return Options(workers=scenario.workers, rules=RULES, terms=of_rules, link=scenario.link)
+    return Options(
+        workers=scenario.workers,
+        rules=scenario.classes or RULES,
+        terms=of_rules,
+        others="bandwidth: 100 Mbit/s" * bool(scenario.classes),
+        link=scenario.link,
+    )
 
 
 def messages_mbit_s(scenario: Scenario) -> float:
@@ -160,6 +166,9 @@ def run_all(bench: Bench) -> None:
             continue
         figures = run_once(bench, scenario)
         probe = figures["probes"][0]
+        lost = sum(told["failed"] for told in figures["groups"] if not told["spans"])
+        if lost:
+            raise RuntimeError(f"{scenario.name}: {lost} idle flows were lost")
         of_all = {
             "shares": shared(scenario, figures["groups"]) if scenario.shares else None,
             "p99_before_us": probe["quiet"]["p99_us"],
