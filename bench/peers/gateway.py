@@ -40,6 +40,8 @@ class Options:
     terms: dict[str, str] = field(default_factory=dict)
     #: More of each of the other rules.
     others: str = ""
+    #: Connections that it may have; what the limit of open files allows, with room to spare, unless said.
+    flows: int = 0
     #: Bandwidth of a link.
     link: str = ""
     #: Reason of the four rules: to change the rules of live flows without changing what they allow.
@@ -79,6 +81,8 @@ def policy(place: Place, backends: list[int], options: Options, last: str = "") 
         f"log: {{ decisions: {log} }}",
         "admin: { bind: '127.0.0.1:0' }",
     ]
+    if options.flows:
+        lines.append(f"max_flows: {options.flows}")
     if options.link:
         lines.append(f"links: {{ internet: {{ bandwidth: {options.link} }} }}")
     if any("budget" in terms for terms in options.terms.values()):

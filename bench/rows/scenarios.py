@@ -14,8 +14,11 @@ MESSAGE = (64, 2)
 SETTLE = 1.0
 #: Seconds that are measured where nothing changes: windows of ten seconds, and some of them.
 LONG = 10.5
-#: Descriptors of the gateway and of the load generator beside two for each flow.
-SPARE = 1_000
+#: Descriptors of the gateway and of the load generator beside two for each flow: the gateway has up to 48 pipes, and
+#: some thirty for all else.
+SPARE = 200
+#: More connections than flows that a gateway may have: the messages', and those that looked whether it serves.
+GUESTS = 10
 #: Flows of the scenario of many, where the limit of open files allows.
 MANY = 10_000
 #: Bytes of a socket's buffer where little is to wait before the gateway: for many flows it would be a gigabyte.
@@ -188,7 +191,10 @@ def changed_live() -> Scenario:
 
 
 def many() -> int:
-    """Flows that gateway and load generator may have open, up to 10,000: each needs two descriptors in both."""
+    """Flows that gateway and load generator may have open, up to 10,000: each needs two descriptors in both.
+
+    Pipes are not counted among them: they are lent while bytes move, and there are as many however many flows.
+    """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return MANY if hard == resource.RLIM_INFINITY else min(MANY, (hard - SPARE) // 2)
 

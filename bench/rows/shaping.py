@@ -15,7 +15,7 @@ from peers.gateway import EGRESS, Options, Place, egress, policy, reload, write
 from peers.peer import NAMES, free_port
 
 from rows.bench import Bench
-from rows.scenarios import MANY, SCENARIOS, Expected, Group, Scenario, many
+from rows.scenarios import GUESTS, MANY, SCENARIOS, Expected, Group, Scenario, many
 
 #: Rules beside the four: the policy is not what is measured here.
 RULES = 100
@@ -37,6 +37,7 @@ def options(scenario: Scenario, terms: tuple[str, ...]) -> Options:
         rules=scenario.classes or RULES,
         terms=of_rules,
         others="bandwidth: 100 Mbit/s" * bool(scenario.classes),
+        flows=many() + GUESTS if any(group.flows == MANY for group in scenario.groups) else 0,
         link=scenario.link,
     )
 
