@@ -345,9 +345,9 @@ class Rule(Section, frozen=True):
         ]
         | UnsetType
     ) = UNSET
-    connections: Annotated[Connections, doc("How many connections the rule grants. Built in: no bound.")] = field(
-        default_factory=Connections
-    )
+    connections: (
+        Annotated[Connections, doc("How many connections the rule grants. Built in: no bound.")] | UnsetType
+    ) = UNSET
     bandwidth: (
         Annotated[
             str | Bandwidth,

@@ -157,7 +157,7 @@ class Document:
             "owner": _or_none(rule.owner),
             "why": _or_none(rule.why),
             "until": None if rule.until is UNSET else rule.until.unix_s,
-            "connections": _connections(rule.connections),
+            "connections": _connections(Connections() if rule.connections is UNSET else rule.connections),
             "bandwidth": _bandwidth(rule.bandwidth),
             "budget": None if rule.budget is UNSET else _budget(rule.budget),
             "dial": _or_none(rule.dial),

@@ -5,24 +5,31 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from egress_gateway.certificates import Certificates
-from egress_gateway.config import Admin, Config, Default, ListenerTls, Log, Users
+from egress_gateway.config import Admin, Config, Default, ListenerTls, Log, Rule, Users
 from egress_gateway.document import Document
 from egress_gateway.errors import ConfigError, ConfigErrors, Path, quote
 from egress_gateway.files import digest_of, read_all, reason, resolve_path
 from egress_gateway.merge import Merged, Origin
 from egress_gateway.positions import Source, parse
 from egress_gateway.store import Store
-from egress_gateway.terms import Cluster
+from egress_gateway.terms import Cluster, Connections, PerSource, SourceBudget
 from egress_gateway.units import Rate, UnitError, parse_then, parse_wait
 from egress_gateway.validate import BROKEN, Validator, nearest
 
 _LOG_WORDS = ("stdout", "stderr", "off")
+# The keys of sections of a rule that bound something: one of them has to be there.
+_BOUNDS: dict[Path, str] = {
+    ("connections",): "`max`, `new_per_second` or `per_source`",
+    ("connections", "per_source"): "`max` or `new_per_second`",
+    ("budget", "per_source"): "`up` or `down`",
+}
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,29 +123,16 @@ class Draft:
         for index, (listener, origin) in enumerate(merged.listeners):
             if isinstance(listener.tls, ListenerTls):
                 self._read_tls(index, listener.tls, (origin[0], (*origin[1], "tls")))
-            if listener.port is not msgspec.UNSET and not any(word in listener.accept for word in ("tls", "postgres")):
+            if listener.port is not UNSET and not any(word in listener.accept for word in ("tls", "postgres")):
                 message = "only a tls or postgres listener takes `port`; elsewhere the destination brings its own"
                 self.report((origin[0], (*origin[1], "port")), "unused_port", message, "remove `port`")
-        for rule, (source, path) in merged.rules:
-            try:
-                parse_wait(rule.connections.when_full)
-            except UnitError as error:
-                self.report((source, (*path, "connections", "when_full")), "bad_value", str(error), error.fix)
-            if rule.budget is not msgspec.UNSET:
-                try:
-                    parse_then(rule.budget.then)
-                except UnitError as error:
-                    self.report((source, (*path, "budget", "then")), "bad_value", str(error), error.fix)
-            if isinstance(rule.bandwidth, str):
-                try:
-                    Rate.parse(rule.bandwidth)
-                except UnitError as error:
-                    self.report((source, (*path, "bandwidth")), "bad_value", str(error), error.fix)
+        for rule, origin in merged.rules:
+            self._check_terms(rule, origin)
         for name, item in merged.keyed("lists").items():
             source, path = merged.origins["lists", name]
             self._check_list(resolve_path(item.file, source.file), (source, (*path, "file")))
         users = merged.section("users", Users()).file
-        if users is not msgspec.UNSET:
+        if users is not UNSET:
             source, path = merged.origins["users", "file"]
             self._check_list(resolve_path(users, source.file), (source, path), "the users file")
         self._read_cluster(merged)
@@ -147,6 +141,37 @@ class Draft:
             self.report(merged.origins["default", "no_name"], "not_yet", message, "remove `no_name`, or write deny")
         self._admin = self._check_admin(merged.section("admin", Admin()).bind, merged)
         self._log = self._check_log(merged.section("log", Log()).decisions, merged)
+
+    def _check_terms(self, rule: Rule, origin: Origin) -> None:
+        """What is written in a text of its own, and sections in which nothing is said."""
+        source, path = origin
+        connections, budget = rule.connections, rule.budget
+        texts: list[tuple[str, Callable[[str], object], Path]] = []
+        empty: list[tuple[bool, str, Path]] = []
+        if connections is not UNSET:
+            texts.append((connections.when_full, parse_wait, ("connections", "when_full")))
+            empty.append((connections == Connections(), "no connections are bounded", ("connections",)))
+            if connections.per_source is not UNSET:
+                is_empty = connections.per_source == PerSource()
+                empty.append((is_empty, "the connections of no source are bounded", ("connections", "per_source")))
+        if budget is not UNSET:
+            texts.append((budget.then, parse_then, ("budget", "then")))
+            is_empty = budget.per_source == SourceBudget()
+            empty.append((is_empty, "the bytes of no source are bounded", ("budget", "per_source")))
+        if isinstance(rule.bandwidth, str):
+            texts.append((rule.bandwidth, Rate.parse, ("bandwidth",)))
+        for text, parse_text, key in texts:
+            try:
+                parse_text(text)
+            except UnitError as error:
+                self.report((source, (*path, *key)), "bad_value", str(error), error.fix)
+        known = self.reported.get(source.file, set())
+        for is_empty, message, key in empty:
+            place = (*path, *key)
+            # What was there may have been reported, and is not there any more.
+            if is_empty and not any(each[: len(place)] == place for each in known):
+                fix = f"add {_BOUNDS[key]}, or remove `{key[-1]}`"
+                self.report((source, place), "bounds_nothing", message, fix)
 
     def _read_tls(self, index: int, tls: ListenerTls, origin: Origin) -> None:
         source, place = origin

@@ -255,6 +255,9 @@ def parse_then(text: str) -> Rate | str:
     if word != "slow":
         message = f'"{text}" is neither to slow nor to deny nor to alert'
         raise UnitError(message, "write deny, alert, or slow and a rate: slow 256 kbit/s")
+    match = _RATE.fullmatch(rest.strip())
+    if match is not None and int(match.group(1) + (match.group(2) or "")) == 0:
+        raise UnitError("a rate of 0 lets nothing through", "write deny, or a rate: slow 256 kbit/s")
     return Rate.parse(rest)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from egress_gateway.check import check
 from egress_gateway.errors import ConfigError
 
 from .conftest import Broken, Errors
@@ -73,6 +75,20 @@ CASES = [
         V1 + "rules: [ { name: a, to: a.example, bandwidth: ⟦{ priority: high } } ]\n",
         "without a `max` or a link this bounds nothing",
         "write `max`",
+    ),
+    Broken(
+        "a priority beside nobody",
+        "yaml",
+        V1 + "rules: [ { name: a, to: a.example, bandwidth: { max: 1 Mbit/s, priority: ⟦high } } ]\n",
+        "`priority` is beside others of a link",
+        "remove `priority`",
+    ),
+    Broken(
+        "a weight beside nobody",
+        "yaml",
+        V1 + "rules: [ { name: a, to: a.example, bandwidth: { max: 1 Mbit/s, weight: ⟦2 } } ]\n",
+        "`weight` is beside others of a link",
+        "link: …",
     ),
     Broken(
         "no gateways",
@@ -168,6 +184,43 @@ CASES = [
         "add `new_per_second`",
     ),
     Broken(
+        "connections of nothing",
+        "yaml",
+        V1 + "rules: [ { name: a, to: a.example, connections: ⟦{} } ]\n",
+        "no connections are bounded",
+        "remove `connections`",
+    ),
+    Broken(
+        "refusal of nothing",
+        "yaml",
+        V1 + "rules: [ { name: a, to: a.example, connections: ⟦{ when_full: refuse } } ]\n",
+        "no connections are bounded",
+        "add `max`",
+    ),
+    Broken(
+        "connections of each source, and nothing of them",
+        "yaml",
+        V1 + "rules: [ { name: a, to: a.example, connections: { max: 1, per_source: ⟦{} } } ]\n",
+        "the connections of no source",
+        "remove `per_source`",
+    ),
+    Broken(
+        "more for each source than for all",
+        "yaml",
+        V1 + "rules: [ { name: a, to: a.example, connections: { max: 9, per_source: { max: ⟦10 } } } ]\n",
+        "no source ever has 10: all of the rule together have 9",
+        "less than 9",
+    ),
+    Broken(
+        "a higher rate for each source than for all",
+        "yaml",
+        V1
+        + "rules: [ { name: a, to: a.example, connections: "
+        + "{ new_per_second: 9, per_source: { new_per_second: ⟦10, burst: 9 } } } ]\n",
+        "no source ever has 10",
+        "less than 9",
+    ),
+    Broken(
         "a wait that is too long",
         "yaml",
         V1 + "rules: [ { name: a, to: a.example, connections: { max: 1, when_full: ⟦wait 61s } } ]\n",
@@ -187,6 +240,43 @@ CASES = [
         V1 + "rules: [ { name: a, to: a.example, budget: ⟦{ then: deny } } ]\n",
         "no bytes are bounded",
         "add `up: 5 GB/day`",
+    ),
+    Broken(
+        "a budget of each source, and nothing of it",
+        "yaml",
+        V1 + "rules: [ { name: a, to: a.example, budget: { up: 1 GB/day, per_source: ⟦{} } } ]\n",
+        "the bytes of no source",
+        "remove `per_source`",
+    ),
+    Broken(
+        "a larger budget for each source than for all",
+        "yaml",
+        V1 + "rules: [ { name: a, to: a.example, budget: { up: 1 GB/day, per_source: { up: ⟦2 GB/day } } } ]\n",
+        "no source ever moves so much",
+        "less than `up`",
+    ),
+    Broken(
+        "slow to nothing",
+        "yaml",
+        V1 + "rules: [ { name: a, to: a.example, budget: { up: 1 GB/day, then: ⟦slow 0 kbit/s } } ]\n",
+        "a rate of 0 lets nothing through",
+        "write deny",
+    ),
+    Broken(
+        "slow to a bare nothing",
+        "yaml",
+        V1 + "rules: [ { name: a, to: a.example, budget: { up: 1 GB/day, then: ⟦slow 0 } } ]\n",
+        "a rate of 0 lets nothing through",
+        "write deny",
+    ),
+    Broken(
+        "slow to what the link has",
+        "yaml",
+        V1
+        + "links: { wan: { bandwidth: 1 Mbit/s } }\n"
+        + "rules: [ { name: a, to: a.example, bandwidth: {}, budget: { up: 1 GB/day, then: ⟦slow 1 Mbit/s } } ]\n",
+        "1 Mbit/s is not below the 1 Mbit/s of link wan",
+        "less than",
     ),
     Broken(
         "budget of a deny rule",
@@ -401,6 +491,29 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_compiler_tells_the_place_in_the_file(case: Broken, refuses: Callable[[Broken], ConfigError]) -> None:
     refuses(case)
+
+
+def test_what_could_be_meant_is_taken(tmp_path: Path) -> None:
+    """Bounds that come before others only for a time, and what another file or gateway may make use of."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        CLUSTER
+        + "links: { wan: { bandwidth: 1 Mbit/s } }\n"
+        + "rules:\n"
+        + "  - { name: a, to: a.example, connections: { max: 9, new_per_second: 9, "
+        + "per_source: { max: 9, new_per_second: 20, burst: 5 } } }\n"
+        + "  - { name: b, to: b.example, bandwidth: 2 Mbit/s, "
+        + "budget: { up: 1 GB/day, down: 5 GB/day, per_source: { up: 2 GB/month, down: 5 GB/day } } }\n"
+        + "  - { name: c, to: c.example, budget: { up: 1 GB/day, per_source: { up: 2 GB/day }, then: alert } }\n"
+    )
+    assert check([policy]).policy.rules == 3
+
+
+def test_what_was_wrong_of_a_section_is_told_once(errors: Errors) -> None:
+    (error,) = errors(
+        p_yaml="egress: v1\nrules: [ { name: a, to: a.example, connections: { per_source: { max: 0 } } } ]\n"
+    )
+    assert error.path == "rules[0].connections.per_source.max"
 
 
 def test_mistakes_of_both_kinds_are_shown_together(errors: Errors) -> None:

@@ -97,12 +97,12 @@ impl Allowances {
 impl Budget {
     /// The rate of each source whose own budget is spent.
     pub fn slows_each(&self) -> bool {
-        !self.each.is_none() && matches!(self.then, Then::Slow(_))
+        !self.each.is_none() && self.slow().is_some()
     }
 
-    /// Whether it needs a class of bandwidth.
-    pub(crate) fn slows(&self) -> bool {
-        matches!(self.then, Then::Slow(_))
+    /// Bits per second that it leaves; it needs a class of bandwidth for that.
+    pub(crate) fn slow(&self) -> Option<u64> {
+        if let Then::Slow(bits) = self.then { Some(bits) } else { None }
     }
 
     fn check(&self, rule: &Rule, index: usize, problems: &mut Problems) {
@@ -116,7 +116,10 @@ impl Budget {
                 "add `up: 5 GB/day`, `down: …` or `per_source: { … }`, or remove `budget`",
             );
         }
-        let Then::Slow(bits) = self.then else { return };
+        if self.then == Then::Deny {
+            self.check_each_beside_all(index, problems);
+        }
+        let Some(bits) = self.slow() else { return };
         let bandwidth = rule.bandwidth.as_ref();
         if let Some(max) = bandwidth.and_then(|given| given.max).filter(|max| *max <= bits) {
             problems.add(
@@ -135,6 +138,22 @@ impl Budget {
                 "the budget slows each source, and this gives no source a share of its own",
                 "write `share_by: source`, or leave it out",
             );
+        }
+    }
+
+    /// Where the rule's own is spent first, and ends all, a source never comes to its own.
+    fn check_each_beside_all(&self, index: usize, problems: &mut Problems) {
+        let both = self.each.by_direction().into_iter().zip(self.all.by_direction());
+        for (key, (each, all)) in ["up", "down"].into_iter().zip(both) {
+            let (Some(each), Some(all)) = (each, all) else { continue };
+            if each.per == all.per && each.bytes > all.bytes {
+                problems.add(
+                    place!["rules", index, "budget", "per_source", key],
+                    "never_reached",
+                    "no source ever moves so much: all of the rule together have less",
+                    format!("write less than `{key}` of the rule, or leave it out"),
+                );
+            }
         }
     }
 }

@@ -91,6 +91,33 @@ impl Bounds {
             );
         }
     }
+
+    /// A bound of each source that the rule's own comes before.
+    fn check_beside(
+        &self,
+        all: &Self,
+        place: &dyn Fn(&str) -> Vec<PathPart>,
+        problems: &mut Problems,
+    ) {
+        let above = |one: Option<u32>, other: Option<u32>| one > other && other.is_some();
+        // A source with less at once than the rule has a bound of its own, whatever its rate.
+        let at_once = |bounds: &Self| bounds.burst.or(bounds.new_per_second);
+        let rate_above =
+            above(self.new_per_second, all.new_per_second) && at_once(self) >= at_once(all);
+        for (key, bound, of_all, is_above) in [
+            ("max", self.max, all.max, above(self.max, all.max)),
+            ("new_per_second", self.new_per_second, all.new_per_second, rate_above),
+        ] {
+            if let (Some(bound), Some(of_all), true) = (bound, of_all, is_above) {
+                problems.add(
+                    place(key),
+                    "never_reached",
+                    format!("no source ever has {bound}: all of the rule together have {of_all}"),
+                    format!("write less than {of_all}, or leave `{key}` out"),
+                );
+            }
+        }
+    }
 }
 
 impl Connections {
@@ -111,7 +138,9 @@ impl Given {
     pub(crate) fn check(&self, index: usize, problems: &mut Problems) {
         self.all().check(&|key| place!["rules", index, "connections", key], problems);
         let each = self.per_source.unwrap_or_default();
-        each.check(&|key| place!["rules", index, "connections", "per_source", key], problems);
+        let of_each = |key: &str| place!["rules", index, "connections", "per_source", key];
+        each.check(&of_each, problems);
+        each.check_beside(&self.all(), &of_each, problems);
         let at = || place!["rules", index, "connections", "when_full"];
         if self.wait_ms > MAX_WAIT_MS {
             let most = MAX_WAIT_MS / 1000;

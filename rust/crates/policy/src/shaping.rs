@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budgets::Budget;
 use crate::document::Document;
 use crate::problem::{PathPart, Problems, nearest, place};
 use crate::rules;
@@ -168,13 +169,16 @@ impl Shaping {
                     no_cluster(at, problems);
                 }
             }
-            let budget = rule.budget.as_ref().filter(|budget| budget.slows());
+            let budget = rule.budget.as_ref().filter(|budget| budget.slow().is_some());
             let class = match &rule.bandwidth {
                 _ if rule.deny => None,
                 Some(bandwidth) => shaping.class(index, bandwidth, problems),
                 // Its connections are counted against no link, and have no bound before the budget is spent.
                 None => budget.map(|_| Class::unbounded(index)),
             };
+            if let Some(class) = &class {
+                shaping.check_slow(class, budget.and_then(Budget::slow), index, problems);
+            }
             shaping.classes.extend(class.map(|class| match budget {
                 Some(budget) if budget.slows_each() => Class { share_by: ShareBy::Source, ..class },
                 _ => class,
@@ -227,6 +231,18 @@ impl Shaping {
             problems.add(place!["rules", index, "bandwidth"], "no_link", message, fix);
             return None;
         }
+        let shares = [
+            ("priority", given.priority != Priority::default()),
+            ("weight", given.weight != one()),
+        ];
+        for (key, is_set) in shares {
+            if link.is_none() && is_set {
+                let message =
+                    format!("`{key}` is beside others of a link, and this class has none");
+                let fix = format!("say which link: `link: …`, or remove `{key}`");
+                problems.add(at(key), "unused_share", message, fix);
+            }
+        }
         let capacity = link.map(|link| &self.links[link]);
         let bounds = [("max", given.max), ("link", capacity.map(|link| link.bandwidth))];
         for (what, bound) in bounds {
@@ -250,6 +266,23 @@ impl Shaping {
             share_by: given.share_by.unwrap_or_default(),
             scope: given.scope,
         })
+    }
+
+    /// What a spent budget leaves is less than the class has anyway. Its `max` is looked at with the budget.
+    fn check_slow(&self, class: &Class, slow: Option<u64>, index: usize, problems: &mut Problems) {
+        let link = class.link.and_then(|link| self.links.get(link));
+        if let (Some(slow), Some(link)) = (slow, link)
+            && slow >= link.bandwidth
+            && class.max.is_none_or(|max| max > slow)
+        {
+            let (slow, has) = (rate(slow), rate(link.bandwidth));
+            problems.add(
+                place!["rules", index, "budget", "then"],
+                "slows_nothing",
+                format!("{slow} is not below the {has} of link {}", link.name),
+                "slow to less than the link's `bandwidth`",
+            );
+        }
     }
 
     /// Whether a class, or its link, has a bound over all gateways.

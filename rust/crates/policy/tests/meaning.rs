@@ -174,7 +174,7 @@ fn terms_come_back_as_written() {
         json!({
             "line": 7, "owner": "team", "why": "PCI", "message": "no {rule}", "on_deny": "drop", "dial": "Edge.Partner.com:8443", "sni": "any",
             "connections": {
-                "max": 5, "new_per_second": 6, "burst": 7, "wait_ms": 8,
+                "max": 15, "new_per_second": 16, "burst": 17, "wait_ms": 8,
                 "per_source": {"max": 9, "new_per_second": 10, "burst": 11}
             }
         })
@@ -191,7 +191,7 @@ fn terms_come_back_as_written() {
             true,
             false,
             Connections {
-                all: Bounds { max: Some(5), new_per_second: Some(6), burst: Some(7) },
+                all: Bounds { max: Some(15), new_per_second: Some(16), burst: Some(17) },
                 each: Bounds { max: Some(9), new_per_second: Some(10), burst: Some(11) },
                 wait_ms: 8,
             }

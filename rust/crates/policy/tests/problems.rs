@@ -48,6 +48,18 @@ fn each_mistake_in_a_rule_has_its_code_and_place() {
         ),
         (
             "x.org",
+            json!({"connections": {"max": 5, "per_source": {"max": 6, "new_per_second": null}}}),
+            "never_reached",
+            "rules[0].connections.per_source.max",
+        ),
+        (
+            "x.org",
+            json!({"connections": {"new_per_second": 5, "per_source": {"max": null, "new_per_second": 6}}}),
+            "never_reached",
+            "rules[0].connections.per_source.new_per_second",
+        ),
+        (
+            "x.org",
             json!({"connections": {"max": 1, "wait_ms": 60_001}}),
             "bad_wait",
             "rules[0].connections.when_full",
