@@ -189,3 +189,55 @@ def test_a_control_socket_of_somebody_else_is_said_to_be_that(gateway: Gateway, 
     reads(
         done.stderr, rf"egress.*control socket {re.escape(str(gateway.control))} is not yours; run this as the .*user.*"
     )
+
+
+def test_check_tells_what_rules_may_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who shares what, and what holds where; the password of a store is nobody's to read."""
+    file = tmp_path / "policy.yaml"
+    shared = """egress: v1
+cluster: { store: "redis://me:se@cret@valkey:6380/1", replicas: 3, group: eu }
+links:
+  wan: { bandwidth: 10 Mbit/s, scope: cluster }
+  lan: { bandwidth: 1 Gbit/s }
+  dark: { bandwidth: 1 Gbit/s }
+budgets: { store: ./used, time_zone: Europe/Berlin }
+rules:
+  - { name: a, to: a.example, bandwidth: { link: wan, guarantee: 4 Mbit/s, max: 20 Mbit/s } }
+  - { name: b, to: b.example, bandwidth: { link: wan, guarantee: 1 Mbit/s } }
+  - { name: c, to: c.example, bandwidth: { link: lan }, budget: { up: 1 GB/day } }
+  - { name: d, to: d.example, bandwidth: { max: 1 Mbit/s, scope: cluster } }
+  - { name: e, to: e.example, budget: { per_source: { down: 1 GB/day }, then: alert } }
+"""
+    file.write_text(shared)
+    assert cli.main(["check", str(file)]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "cret" not in out
+    lines = [line for line in out.splitlines()[1:] if not line.startswith("  listener ")]
+    assert lines == [
+        "  link wan: 10 Mbit/s over all gateways, shared by 2 rules, 5 Mbit/s guaranteed (50 %); "
+        "less than the `max` of a",
+        "  link lan: 1 Gbit/s, used by 1 rule",
+        "  link dark: 1 Gbit/s, used by no rule",
+        "  no link: 1 rule with bandwidth",
+        f"  budgets: 2 rules, kept in {tmp_path}/used, by Europe/Berlin",
+        "  cluster eu: limits of 1 link and 1 rule, 3 gateways, store redis://valkey:6380/1",
+    ]
+    assert cli.main(["check", "--json", str(file)]) == 0
+    out, _ = capsys.readouterr()
+    assert "cret" not in out
+    told = json.loads(out)
+    assert [(one["name"], one["rules"], one["guaranteed"]) for one in told["links"]] == [
+        ("wan", 2, 5_000_000),
+        ("lan", 1, 0),
+        ("dark", 0, 0),
+        (None, 1, 0),
+    ]
+    assert (told["budgets"]["rules"], told["cluster"]["replicas"]) == (2, 3)
+    file.write_text(
+        "egress: v1\ncluster: { store: redis://valkey, replicas: 3 }\nlinks: { wan: { bandwidth: 1 Gbit/s } }\n"
+        "rules: [ { name: a, to: a.example, bandwidth: {} } ]\n"
+    )
+    assert cli.main(["check", str(file)]) == 0
+    out, _ = capsys.readouterr()
+    assert "  link wan: 1 Gbit/s, used by 1 rule\n" in out, "a rule need not name the only link"
+    assert "  cluster egress: nothing has `scope: cluster`, 3 gateways, store redis://valkey\n" in out

@@ -15,7 +15,8 @@ from egress_gateway.commands.check import count
 
 STATUS_HELP = "show the running gateway"
 STATUS = """Show what the running gateway serves: policy generation and files, workers, listeners, the last reload
-and whether the files on disk are broken."""
+and whether the files on disk are broken. Where limits hold over several gateways: how many are seen, what each keeps
+to, and whether their store is away. Where rules have budgets: their file, and whether it cannot be written."""
 RELOAD_HELP = "read the policy files again now"
 RELOAD = """Read, check and install the policy files of the running gateway, and wait for the outcome. A broken policy
 changes nothing. Live connections that are still allowed are not touched."""
