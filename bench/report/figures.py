@@ -63,6 +63,7 @@ METRICS = [
     Metric("p99_ratio", "p99 during / before", plain(2)),
     Metric("rate_ratio", "rate during / before", plain(2)),
     Metric("decision_s", "s to the new decision", plain(3)),
+    Metric("ms", "ms", plain(0)),
     Metric("calls", "calls", plain(1)),
     Metric("mbit_s", "Mbit/s", lambda value: f"{value:,.4g}"),
     Metric("error_pct", "error %", signed),

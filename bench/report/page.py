@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from report import charts, cluster, scenarios
+from report import budgets, charts, cluster, scenarios
 from report.figures import METRICS, ratios, spread, table, values
 from report.results import FILE, Results
 from report.targets import PEERS
@@ -51,7 +51,13 @@ NOTES = {
     "configuration does not have. The client is Python. The gateway writes a record of each.",
     "telemetry": "Same gateway; the decision log is off in the second.",
     "budgets": "Same gateway; in the others each of the four rules, and its one source, has a budget in both "
-    "directions that is never spent.",
+    "directions that is never spent. Then what takes time, each time with a gateway of its own and four greedy "
+    "connections of one source, whose other end is Python. *kill -9*: from the moment at which the clients had "
+    "sent as many bytes as the next gateway finds in its store, to the kill; what was under way counts as lost. "
+    "`slow 8 Mbit/s`: from the moment at which the clients had received the budget (300 MB), to the beginning of "
+    "the last 50 ms with more than twice this rate. The others: from the moment at which the clients had sent the "
+    "budget, to the end of the last of the four; to the refusal of a connection, tried one after the other; to the "
+    "line in the log, looked for every millisecond; after that, to the metric, asked for over the control socket.",
     "workers": "Both may use two CPUs. On a machine with two, the generator needs one of them.",
     "memory": "Bytes a flow, from the state before to the state with all flows. PSS counts shared pages once. The "
     "kernel's part is of the whole machine: with `direct` one connection, with a proxy two and its buffers.",
@@ -163,9 +169,14 @@ def section(row: str, results: Results) -> str:
         return "\n\n".join([*parts, scenarios.figures(results.samples(row))])
     if row == "cluster":
         return "\n\n".join([*parts, cluster.figures(results.samples(row))])
+    timed = [one for one in results.samples(row) if budgets.takes_time(one)] if row == "budgets" else []
     for case in cases(results, row):
-        samples = results.samples(row, case)
-        parts += [f"### {case}", case_table(samples), beside(samples)]
+        samples = [one for one in results.samples(row, case) if one not in timed]
+        if samples:
+            parts += [f"### {case}", case_table(samples), beside(samples)]
+            parts.append(budgets.beside(samples) if row == "budgets" else "")
+    if timed:
+        parts += ["### What is lost, and how soon it acts", budgets.figures(timed)]
     if row == "ways":
         parts.append(beside_first(row, results))
     return "\n\n".join(part for part in parts if part)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rows import caps, changes, cluster, memory, policies, refusals, reload, shaping, syscalls, traffic, ways
+from rows import budgets, caps, changes, cluster, memory, policies, refusals, reload, shaping, syscalls, traffic, ways
 from rows.bench import Bench
 
 #: In the order of the page.
 ROWS: dict[str, Callable[[Bench], None]] = {
     **traffic.ROWS,
+    "budgets": budgets.run,
     "ways": ways.run,
     "refusals": refusals.run,
     "memory": memory.run,

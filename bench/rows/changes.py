@@ -22,24 +22,24 @@ APART, LONG, PATIENCE = 0.3, 1.5, 20.0
 ORDER = bytes([0]) + (1).to_bytes(4, "big")
 
 
-def hello(name: str) -> bytes:
+def hello(name: str, order: bytes = ORDER) -> bytes:
     """As the load generator's: 517 bytes, padded."""
     host = name.encode()
     sni = b"\0\0" + (len(host) + 5).to_bytes(2, "big") + (len(host) + 3).to_bytes(2, "big")
     sni += b"\0" + len(host).to_bytes(2, "big") + host
     sni += bytes([0, 43, 0, 3, 2, 3, 4])
-    head = b"\3\3" + ORDER + bytes(27) + b"\0" + bytes([0, 2, 0x13, 0x01, 1, 0])
+    head = b"\3\3" + order + bytes(27) + b"\0" + bytes([0, 2, 0x13, 0x01, 1, 0])
     padding = 517 - 5 - 4 - len(head) - 2 - len(sni) - 4
     extensions = sni + b"\0\x15" + padding.to_bytes(2, "big") + bytes(padding)
     body = head + len(extensions).to_bytes(2, "big") + extensions
     return b"\x16\3\1" + (len(body) + 4).to_bytes(2, "big") + b"\1" + len(body).to_bytes(3, "big") + body
 
 
-def is_routed(running: Running) -> bool:
-    """Whether the name that comes and goes reaches the backend, which answers with a byte, whatever it is."""
+def is_routed(running: Running, name: str = ASKED) -> bool:
+    """Whether a name (the one that comes and goes) reaches the backend, which answers with a byte, whatever it is."""
     host, port = running.to[0].split(":")
     with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=2) as client:
-        client.sendall(hello(ASKED))
+        client.sendall(hello(name))
         # A refusal is an alert (21) or the end.
         return client.recv(1) not in (b"\x15", b"")
     return False

@@ -11,7 +11,6 @@ import network
 import peers
 from peers import Peer
 from peers.gateway import EGRESS, variant
-from peers.peer import NAMES
 
 from rows.bench import Bench
 
@@ -65,15 +64,6 @@ def bulk(direction: str, flows: int) -> Case:
     return Case(f"{direction}, {flows} flow{'s' * (flows > 1)}", direction, {"flows": flows})
 
 
-def budgeted(name: str, budget: str) -> Peer:
-    """Each of the four rules has a budget that is never spent."""
-    return variant(name, terms={f"bench-{number}": f"budget: {{ {budget} }}" for number in range(len(NAMES))})
-
-
-#: Both directions, of the rule and of its one source.
-LARGE = "up: 1000 TB/day, down: 1000 TB/month, per_source: { up: 1000 TB/day, down: 1000 TB/hour }"
-
-
 def rows() -> list[Traffic]:
     everybody = [EGRESS, *OTHERS]
     tunnel = {"way": "connect"}
@@ -88,11 +78,6 @@ def rows() -> list[Traffic]:
             "telemetry",
             [connects(32, "backend"), messages(64, 64)],
             [EGRESS, variant("egress, log off", decisions=False)],
-        ),
-        Traffic(
-            "budgets",
-            [bulk("down", 8), bulk("up", 8), messages(64, 64), connects(32, "backend")],
-            [EGRESS, budgeted("egress, deny", LARGE), budgeted("egress, slow", f"{LARGE}, then: slow 8 kbit/s")],
         ),
         Traffic(
             "workers",

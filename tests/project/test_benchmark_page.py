@@ -14,7 +14,7 @@ from report import charts, page
 from report.figures import METRICS, ratios, spread
 from report.results import Results
 from report.targets import targets
-from rows import ROWS, caps, cluster, memory, refusals, shaping
+from rows import ROWS, budgets, caps, cluster, memory, refusals, shaping
 from rows.bench import Bench
 from rows.scenarios import SCENARIOS
 from rows.traffic import Traffic
@@ -76,6 +76,7 @@ def test_rows_that_were_not_measured_again_stay(results: Results) -> None:
 
 def test_every_target_names_what_there_is() -> None:
     cases = {name: {case.name for case in row.cases} for name, row in ROWS.items() if isinstance(row, Traffic)}
+    cases["budgets"] = set(budgets.cases())
     cases["memory"] = {f"{memory.FLOWS:,} idle flows"}
     cases["caps"] = {case for case, *_ in caps.cases()}
     cases["policies"] = {"load", "32 in flight"}
@@ -155,3 +156,17 @@ def test_the_row_of_gateways_counts_whoever_was_open_all_the_time(tmp_path: Path
 def test_a_chart_escapes_its_labels() -> None:
     drawn = charts.bars("a < b & c", [("egress <x>", 1.0, 0.5, 2.0)], 1)
     assert ElementTree.fromstring(drawn) is not None
+
+
+def test_of_what_must_be_in_time_the_worst_counts(tmp_path: Path) -> None:
+    """A budget that acts in time four times of five does not."""
+    of = {"row": "budgets", "peer": "egress"}
+    took = [{**of, "case": budgets.KILLED, "round": number, "ms": ms} for number, ms in enumerate((5, 7, 1_001, 6, 8))]
+    cost = [{**of, "case": "64 B, 64 flows", "round": 0, "cpu_us": 10.0}]
+    cost.append({**cost[0], "peer": "egress, deny", "cpu_us": 10.2})
+    found = Results.empty()
+    found.put("budgets", [*cost, *took], 1, 1.0)
+    assert "| at most 1000 | 1e+03 | **no** |" in page.targets(found)
+    told = page.section("budgets", found)
+    assert f"| {budgets.KILLED} | 5 | 1,001 | 7 (5 to 1,001) |" in told
+    assert "without: egress, deny 1.020 (1.020 to 1.020)." in told
