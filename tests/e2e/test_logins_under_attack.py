@@ -121,7 +121,7 @@ def test_odd_socks_logins_are_wrong_logins(start: Start, users: Path, flight: by
 
 
 def test_a_login_that_never_ends_is_given_up(start: Start, users: Path) -> None:
-    gateway = start(policy(443, users) + "timeouts: { first_bytes: 300ms }\n")
+    gateway = start(policy(443, users) + "timeouts: { first_bytes: 1s }\n")
     for flight in (b"\5\1\2", b"\5\1\2" + login(b"alice", b"secret")[:-1], b"\5\1\2" + login(b"alice", b"secret")):
         after = len(gateway.records())
         with dial(gateway) as client:
