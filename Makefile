@@ -10,6 +10,9 @@ BENCH   = PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python bench/beside.py --rounds $(
 SYNC   ?=
 RUST   := --manifest-path rust/Cargo.toml --workspace --exclude egress-dataplane --locked
 
+# The tests start a gateway or the CLI a thousand times; without bytecode each of them compiles all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test setup need lint rust-test fuzz python-test bench docs clean
 
 run: setup
