@@ -49,8 +49,10 @@ rust-test:
 fuzz:
 	sh tools/fuzz.sh 500000
 
+# Two at a time, as a gateway's start is mostly one process that waits for another; then those that measure rates.
 python-test:
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist worksteal -m 'not alone'
+	$(BIN)/pytest -q -m alone
 
 # All rows, and the page docs/benchmarks; or ROWS="connect bulk" ROUNDS=3 SECONDS=1, printed only unless WRITE=1.
 PAGE   := docs/benchmarks

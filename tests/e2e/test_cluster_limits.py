@@ -17,6 +17,8 @@ from .gateway import Gateway, Json, wait_for
 from .servers import Server
 from .test_shaping import MBIT, Reading, flood, policy, reading
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Gateway]
 Serve = Callable[..., Server]
 A = "a.example"

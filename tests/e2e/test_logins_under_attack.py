@@ -37,6 +37,7 @@ def guess(port: int, number: int) -> bytes:
     return f"CONNECT {GOOD}:{port} HTTP/1.1\r\nProxy-Authorization: {field}\r\n\r\n".encode()
 
 
+@pytest.mark.alone
 def test_hundreds_of_wrong_logins_hold_up_nobody_who_is_known(start: Start, serve: Serve, slow: Path) -> None:
     upstream = serve(echo)
     gateway = start(policy(upstream.port, slow))
@@ -69,6 +70,7 @@ def test_hundreds_of_wrong_logins_hold_up_nobody_who_is_known(start: Start, serv
     assert time.monotonic() - begun < 2
 
 
+@pytest.mark.alone
 def test_a_login_that_nobody_waits_for_is_not_verified(start: Start, serve: Serve, slow: Path) -> None:
     upstream = serve(echo)
     gateway = start(policy(upstream.port, slow))
@@ -85,6 +87,7 @@ def test_a_login_that_nobody_waits_for_is_not_verified(start: Start, serve: Serv
     gateway.record(end="client_gone")
 
 
+@pytest.mark.alone
 def test_a_right_login_by_many_at_once(start: Start, serve: Serve, slow: Path) -> None:
     upstream = serve(echo)
     gateway = start(policy(upstream.port, slow))
