@@ -30,10 +30,11 @@ $(BIN)/uv: | need
 need:
 	@sh tools/need.sh $(PYTHON)
 
+# By the profile of the tests: what build scripts compile serves both.
 lint:
 	cargo fmt --manifest-path rust/Cargo.toml --all --check
-	cargo clippy $(RUST) --all-targets --quiet -- -D warnings
-	cargo clippy --manifest-path rust/Cargo.toml -p egress-dataplane --locked --quiet -- -D warnings
+	cargo clippy $(RUST) --profile test --all-targets --quiet -- -D warnings
+	cargo clippy --manifest-path rust/Cargo.toml -p egress-dataplane --profile test --locked --quiet -- -D warnings
 	cargo fmt --manifest-path bench/load/Cargo.toml --check
 	cargo clippy --manifest-path bench/load/Cargo.toml --target-dir bench/load/target --locked --quiet -- -D warnings
 	$(BIN)/ruff check .
