@@ -10,6 +10,9 @@ BENCH   = PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python bench/beside.py --rounds $(
 SYNC   ?=
 RUST   := --manifest-path rust/Cargo.toml --workspace --exclude egress-dataplane --locked
 
+# The tests start a gateway or the CLI a thousand times; without bytecode each of them compiles all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test setup need lint rust-test fuzz python-test bench docs clean
 
 run: setup
@@ -27,10 +30,11 @@ $(BIN)/uv: | need
 need:
 	@sh tools/need.sh $(PYTHON)
 
+# By the profile of the tests: what build scripts compile serves both.
 lint:
 	cargo fmt --manifest-path rust/Cargo.toml --all --check
-	cargo clippy $(RUST) --all-targets --quiet -- -D warnings
-	cargo clippy --manifest-path rust/Cargo.toml -p egress-dataplane --locked --quiet -- -D warnings
+	cargo clippy $(RUST) --profile test --all-targets --quiet -- -D warnings
+	cargo clippy --manifest-path rust/Cargo.toml -p egress-dataplane --profile test --locked --quiet -- -D warnings
 	cargo fmt --manifest-path bench/load/Cargo.toml --check
 	cargo clippy --manifest-path bench/load/Cargo.toml --target-dir bench/load/target --locked --quiet -- -D warnings
 	$(BIN)/ruff check .
@@ -46,8 +50,10 @@ rust-test:
 fuzz:
 	sh tools/fuzz.sh 500000
 
+# Two at a time, as a gateway's start is mostly one process that waits for another; then those that measure rates.
 python-test:
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist worksteal -m 'not alone'
+	$(BIN)/pytest -q -m alone
 
 # All rows, and the page docs/benchmarks; or ROWS="connect bulk" ROUNDS=3 SECONDS=1, printed only unless WRITE=1.
 PAGE   := docs/benchmarks

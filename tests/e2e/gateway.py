@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from egress_gateway import client
+
 #: Seconds. Start-up is some 0.5 s here; a loaded machine may take many times that.
 START = 20.0
 #: Seconds. How long a test waits for something that is to happen "at once".
@@ -81,13 +83,17 @@ listeners:
         fresh.replace(self.policy_file)
 
     def wait_ready(self) -> Gateway:
-        def ready() -> bool:
+        def ready() -> Json | None:
             if self.process.poll() is not None:
                 raise AssertionError(f"egress run exited with {self.process.returncode}:\n{self.stderr()}")
-            return self.control.exists() and self.egress("status", "--json").returncode == 0
+            with contextlib.suppress(client.NoGatewayError):
+                code, told = client.ask_json(str(self.control), "GET", "/status")
+                # Listeners are bound before a policy is in force.
+                return told if code == 200 and told["generation"] else None
+            return None
 
-        wait_for("the gateway to be ready", ready, START)
-        self.listeners = {one["name"]: one["bound"] for one in self.status()["listeners"]}
+        told = wait_for("the gateway to be ready", ready, START)
+        self.listeners = {one["name"]: one["bound"] for one in told["listeners"]}
         return self
 
     def address(self, listener: str) -> tuple[str, int]:
@@ -101,7 +107,8 @@ listeners:
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
 
     def status(self) -> Json:
-        result: Json = json.loads(self.egress("status", "--json").stdout)
+        """As `egress status --json` prints it, without a process for each question."""
+        result: Json = client.ask_json(str(self.control), "GET", "/status")[1]
         return result
 
     def reload(self, policy: str | None = None) -> subprocess.CompletedProcess[str]:

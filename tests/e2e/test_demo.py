@@ -9,12 +9,24 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from .gateway import START, wait_for
 
+pytestmark = pytest.mark.alone
+
 DEMO = [sys.executable, "-m", "egress_gateway.demo"]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short one: of the demo's path to its socket below it the kernel takes 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="egress-test-") as short:
+        yield Path(short) / "demo"
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -47,8 +59,7 @@ def staying(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
         demo.wait(20)
 
 
-def test_once_shows_both_outcomes_the_record_and_the_reason(tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
+def test_once_shows_both_outcomes_the_record_and_the_reason(folder: Path) -> None:
     run = subprocess.run([*DEMO, "--once"], capture_output=True, text=True, timeout=90, env=environment(folder))
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stderr == ""
@@ -60,8 +71,7 @@ def test_once_shows_both_outcomes_the_record_and_the_reason(tmp_path: Path) -> N
     assert list(folder.iterdir()) == [] and left(folder) == []
 
 
-def test_the_next_steps_work_as_printed_and_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
+def test_the_next_steps_work_as_printed_and_an_interrupt_leaves_nothing(folder: Path) -> None:
     with staying(folder) as (demo, output):
         text = output.read_text()
         assert demo.poll() is None, text
@@ -87,8 +97,7 @@ def test_the_next_steps_work_as_printed_and_an_interrupt_leaves_nothing(tmp_path
     assert list(folder.iterdir()) == [] and left(folder) == []
 
 
-def test_sigterm_ends_it_as_cleanly(tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
+def test_sigterm_ends_it_as_cleanly(folder: Path) -> None:
     with staying(folder) as (demo, output):
         demo.terminate()
         assert demo.wait(20) == 0, output.read_text()

@@ -315,6 +315,7 @@ def test_the_file_is_watched(start: Start, serve: Serve, users: Path) -> None:
     wait_for("dora to be let in", lambda: status(gateway, upstream.port, field) == 200)
 
 
+@pytest.mark.alone
 def test_an_unknown_user_takes_as_long_as_a_wrong_password(start: Start, users: Path) -> None:
     users.write_text(f"alice:{BCRYPT}\n")
     gateway = start(policy(443, users))

@@ -37,6 +37,7 @@ def guess(port: int, number: int) -> bytes:
     return f"CONNECT {GOOD}:{port} HTTP/1.1\r\nProxy-Authorization: {field}\r\n\r\n".encode()
 
 
+@pytest.mark.alone
 def test_hundreds_of_wrong_logins_hold_up_nobody_who_is_known(start: Start, serve: Serve, slow: Path) -> None:
     upstream = serve(echo)
     gateway = start(policy(upstream.port, slow))
@@ -69,6 +70,7 @@ def test_hundreds_of_wrong_logins_hold_up_nobody_who_is_known(start: Start, serv
     assert time.monotonic() - begun < 2
 
 
+@pytest.mark.alone
 def test_a_login_that_nobody_waits_for_is_not_verified(start: Start, serve: Serve, slow: Path) -> None:
     upstream = serve(echo)
     gateway = start(policy(upstream.port, slow))
@@ -85,6 +87,7 @@ def test_a_login_that_nobody_waits_for_is_not_verified(start: Start, serve: Serv
     gateway.record(end="client_gone")
 
 
+@pytest.mark.alone
 def test_a_right_login_by_many_at_once(start: Start, serve: Serve, slow: Path) -> None:
     upstream = serve(echo)
     gateway = start(policy(upstream.port, slow))
@@ -121,7 +124,7 @@ def test_odd_socks_logins_are_wrong_logins(start: Start, users: Path, flight: by
 
 
 def test_a_login_that_never_ends_is_given_up(start: Start, users: Path) -> None:
-    gateway = start(policy(443, users) + "timeouts: { first_bytes: 300ms }\n")
+    gateway = start(policy(443, users) + "timeouts: { first_bytes: 1s }\n")
     for flight in (b"\5\1\2", b"\5\1\2" + login(b"alice", b"secret")[:-1], b"\5\1\2" + login(b"alice", b"secret")):
         after = len(gateway.records())
         with dial(gateway) as client:

@@ -21,6 +21,8 @@ from .plain_http import Client
 from .servers import Server
 from .test_name_agreement import connect_to
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Gateway]
 Serve = Callable[..., Server]
 A, B = "a.example", "b.example"

@@ -10,10 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from .gateway import Gateway, wait_for
 from .servers import Server
 from .test_shaping import flood
 from .test_tls_to_the_proxy import GOOD, Keys, connect_to, exactly, policy, reach, with_ca
+
+pytestmark = pytest.mark.alone
 
 Start = Callable[..., Gateway]
 Serve = Callable[..., Server]

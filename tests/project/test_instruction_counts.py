@@ -30,7 +30,8 @@ def valgrind() -> str:
 
 def built(example: str, package: str) -> str:
     command = ["cargo", "build", "--release", "--locked", "--manifest-path", str(ROOT / "rust/Cargo.toml")]
-    command += ["-p", package, "--example", example, "--message-format", "json"]
+    # With the extension's package the crates that they need have the features that it has, and are built already.
+    command += ["-p", "egress-dataplane", "-p", package, "--example", example, "--message-format", "json"]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
     messages = [json.loads(line) for line in told.stdout.splitlines()]

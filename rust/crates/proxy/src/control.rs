@@ -15,6 +15,9 @@ const SHORT_LIFE: Duration = Duration::from_secs(5);
 /// Each early death in a row delays the next start by this much more, up to `MAX_DELAY`: it is back within a second.
 const DELAY_STEP: Duration = Duration::from_millis(50);
 const MAX_DELAY: Duration = Duration::from_millis(500);
+/// How long one whose socket has closed may take to end: its exit code says whether the first policy was broken. On
+/// a busy machine an interpreter's last steps take more than 0.2 s; one that was killed is gone already.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long an ending control process may take to write out the last records.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -71,7 +74,7 @@ impl Control {
     /// The socket has closed: reaps the process and plans the next start. Gives how it ended.
     pub(crate) fn died(&mut self) -> Option<ExitStatus> {
         self.channel = None;
-        let status = self.reap(Duration::from_millis(200));
+        let status = self.reap(LAST_WORDS);
         self.early_deaths =
             if self.started.elapsed() < SHORT_LIFE { self.early_deaths + 1 } else { 0 };
         let delay = (DELAY_STEP * self.early_deaths.saturating_sub(1)).min(MAX_DELAY);
