@@ -23,9 +23,9 @@ RULES = 100
 QUIET = 2_000
 #: Seconds that a run takes at most beside what it is to take.
 PATIENCE = 60
-#: A turn of a class is so many milliseconds of its rate, from and to so many bytes; where a segment takes longer than
-#: SLOW milliseconds it is as long as that (docs/guide/bandwidth.md).
-TURN, LEAST, MOST, SLOW = 10, 1_448, 256 << 10, 50
+#: A turn of a class is so many milliseconds of its rate, or twice as many while that is no more than SMALL bytes; from and
+#: to so many bytes; where a segment takes longer than SLOW milliseconds it is as long as that (docs/guide/bandwidth.md).
+TURN, SMALL, LEAST, MOST, SLOW = 10, 64 << 10, 1_448, 256 << 10, 50
 #: Scenarios whose rates over time are kept, for a chart.
 DRAWN = ("borrowing, and giving back", "the rate changed live")
 
@@ -127,7 +127,9 @@ def of_span(
 ) -> dict[str, Any]:
     """The figures of one group in one time."""
     rate = expected(scenario, group, of)
-    turn = min(max(rate * TURN / 1000, min(LEAST, rate * SLOW / 1000)), MOST)
+    millisecond = rate / 1000
+    turn = max(millisecond * TURN, min(millisecond * 2 * TURN, SMALL), min(LEAST, millisecond * SLOW))
+    turn = min(turn, MOST)
     allowed = max(0.02, 2 * turn / rate)
     within = abs(span["error"]) <= 0.01 and abs(span["error_1s"]) <= allowed
     return {

@@ -13,10 +13,10 @@ from egress_gateway.telemetry.log import BATCH, DecisionLog
 STEP: Final = 2048
 #: Seconds that one turn may hold the loop; the rest waits for the next turn, after everybody else had theirs.
 TURN: Final = 0.004
-#: Seconds between turns: 25 ms while records come, doubling to 100 ms while none do. A wake-up costs as much as the
+#: Seconds between turns: 25 ms while records come, doubling to 250 ms while none do. A wake-up costs as much as the
 #: records of 3 ms at full load.
 SHORTEST: Final = 0.025
-LONGEST: Final = 0.100
+LONGEST: Final = 0.250
 
 
 class Collector:

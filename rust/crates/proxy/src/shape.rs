@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use egress_policy::Identity;
 use egress_shape::{Ceiling, Gate, Nanos, PERIOD, Pace, Turn};
@@ -30,6 +30,11 @@ pub(crate) struct Shaped {
 impl Shaped {
     pub(crate) fn is_of(&self, class: usize) -> bool {
         self.class == class
+    }
+
+    /// For its turn, in one direction.
+    pub(crate) fn waits(&self, way: usize) -> bool {
+        self.paces[way].waits()
     }
 }
 
@@ -77,6 +82,26 @@ fn add(word: &AtomicU64, change: u64) {
     }
 }
 
+/// Tells the workers how many flows of each source wait here, and the gate which part of each source's that is; how many
+/// sources that comes to.
+fn weigh(gate: &mut Gate, told: &mut HashMap<usize, u32>, cells: &[AtomicU32]) -> f64 {
+    let mut now_waiting = HashMap::new();
+    let waiting = gate.weigh(|source, flows| {
+        let flows = u32::try_from(flows).unwrap_or(u32::MAX);
+        let at = source as usize % cells.len();
+        let before = told.remove(&at).unwrap_or(0);
+        *now_waiting.entry(at).or_insert(0) += flows;
+        let change = flows.wrapping_sub(before);
+        let total = cells[at].fetch_add(change, Relaxed).wrapping_add(change);
+        f64::from(flows) / f64::from(total.max(flows))
+    });
+    for (at, before) in told.drain() {
+        cells[at].fetch_sub(before, Relaxed);
+    }
+    *told = now_waiting;
+    waiting
+}
+
 impl Class {
     /// Adds to the totals what has changed since the last time. Gauges take a difference, which may wrap.
     fn tell(&mut self) {
@@ -100,28 +125,15 @@ impl Class {
     /// Tells the plan what was sent, and of whom something waits.
     fn tell_plan(&mut self, plans: &Plans, worker: usize) {
         let Some(placed) = self.placed.and_then(|place| plans.classes.get(place)) else { return };
+        let joins = placed.share_by.joins();
         for way in [UP, DOWN] {
-            let told = &mut self.told[way].sources;
-            let mut now_waiting = HashMap::new();
-            let joins = placed.share_by.joins();
-            let shared = plans.waiting.as_ref().filter(|_| joins).map(|cells| &cells[way]);
-            let waiting = self.gates[way].weigh(|source, flows| {
-                let Some(cells) = shared else { return 1.0 };
-                let flows = u32::try_from(flows).unwrap_or(u32::MAX);
-                let at = source as usize % cells.len();
-                let before = told.remove(&at).unwrap_or(0);
-                *now_waiting.entry(at).or_insert(0) += flows;
-                let change = flows.wrapping_sub(before);
-                let total = cells[at].fetch_add(change, Relaxed).wrapping_add(change);
-                f64::from(flows) / f64::from(total.max(flows))
-            });
-            if let Some(cells) = shared {
-                for (at, before) in told.drain() {
-                    cells[at].fetch_sub(before, Relaxed);
-                }
-            }
-            *told = now_waiting;
-            let sent = self.gates[way].sent() - self.before[way];
+            let cells = plans.waiting.as_ref().filter(|_| joins).map(|cells| &cells[way]);
+            let gate = &mut self.gates[way];
+            let waiting = match cells {
+                Some(cells) => weigh(gate, &mut self.told[way].sources, cells),
+                None => gate.parties(),
+            };
+            let sent = gate.sent() - self.before[way];
             plans.links[placed.plan][way].tell(placed.index, worker, sent, waiting);
         }
     }
@@ -206,6 +218,8 @@ impl Shaper {
             class.count_in(&placed.totals);
             for way in [UP, DOWN] {
                 class.told[way].sources.clear();
+                // The part that was told last may be of other workers' flows.
+                class.gates[way].weigh(|_, _| 1.0);
                 class.before[way] = class.gates[way].sent();
                 class.gates[way].set_rate(rate(way), now);
             }
@@ -338,7 +352,7 @@ impl Shaper {
     /// May the flow send? Where not, it is told when it may.
     fn ask(&mut self, shaped: &mut Shaped, way: usize, token: u64, now: Nanos) -> Turn {
         let Some(class) = self.stir(shaped.class, now) else { return Turn::Now(u64::MAX) };
-        let waited = shaped.paces[way].waits();
+        let waited = shaped.waits(way);
         let turn = class.gates[way].ask(&mut shaped.paces[way], token, now);
         if turn == Turn::Later && !waited {
             shaped.waits_since[way] = now;
@@ -388,7 +402,7 @@ impl Shaper {
         now: Nanos,
     ) -> bool {
         let Some(Some(class)) = self.classes.get_mut(shaped.class) else { return false };
-        if !shaped.paces[way].waits() {
+        if !shaped.waits(way) {
             return false;
         }
         let held_ns = now.saturating_sub(shaped.waits_since[way]);

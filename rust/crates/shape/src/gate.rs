@@ -17,8 +17,11 @@ const BURST: Nanos = 2 * MS;
 /// How far those who are under their share may run a class into debt: so long, or a turn. Longer than a turn, or a small
 /// message would wait for the end of the one that bulk has just had.
 const DEBT: Nanos = 16 * MS;
-/// A turn is this long at the class's rate, within bounds: one costs 40 to 60 µs of CPU, mostly to wake up for it.
+/// A turn is this long at the class's rate, within bounds: one costs 40 to 150 µs of CPU, mostly to wake up for it.
 const TURN: Nanos = 10 * MS;
+/// And so long where that is fewer bytes than `SMALL_TURN`, which are no burst to anybody. A second has fifty of them.
+const LONG_TURN: Nanos = 20 * MS;
+const SMALL_TURN: f64 = 65_536.0;
 /// Where several wait, each is to have a turn within this time, as far as turns do not become shorter than `LEAST` of them.
 const ROUND: Nanos = 250 * MS;
 /// At the class's rate.
@@ -49,6 +52,8 @@ pub struct Pace {
     waits: bool,
     /// Which place in the queue is its.
     place: u64,
+    /// The number of its last turn.
+    turn: u64,
     /// It has waited for the turn that it has.
     in_turn: bool,
 }
@@ -93,8 +98,7 @@ impl Source {
     /// A turn, where a turn of the class is this long.
     fn turn(&self, quantum: u64) -> u64 {
         let Some(ceiling) = &self.ceiling else { return quantum };
-        let bytes = ceiling.rate() * TURN as f64 / 1e9;
-        quantum.min(bytes.max(LEAST_TURN) as u64)
+        quantum.min(turn_bytes(ceiling.rate()).max(LEAST_TURN) as u64)
     }
 
     /// What so many bytes come to in virtual time.
@@ -129,8 +133,20 @@ pub struct Gate {
     left: Vec<u64>,
     /// Places in the queue of flows that have left.
     gone: HashSet<u64>,
+    /// The number of the last turn, and the bytes of it that its flow did not have yet: it sends them when they come, unless
+    /// somebody else has had a turn since. So turns follow each other at even distances, and any second has as many.
+    turn: u64,
+    rest: u64,
+    /// Something of it was sent.
+    begun: bool,
     /// Bytes sent in all.
     sent: u64,
+}
+
+/// Bytes of a turn at a rate.
+pub(crate) fn turn_bytes(rate: f64) -> f64 {
+    let bytes = |time: Nanos| rate * time as f64 / 1e9;
+    bytes(TURN).max(bytes(LONG_TURN).min(SMALL_TURN))
 }
 
 impl Pace {
@@ -156,6 +172,9 @@ impl Gate {
             waiting: 0,
             left: Vec::new(),
             gone: HashSet::new(),
+            turn: 0,
+            rest: 0,
+            begun: false,
             sent: 0,
         }
     }
@@ -186,6 +205,12 @@ impl Gate {
             .map(|(&key, source)| (key, source.waiting.len()))
     }
 
+    /// Sources that wait and take part; those that have just left may still be counted.
+    pub fn parties(&self) -> f64 {
+        let places = self.turns.len() + usize::from(self.in_turn.is_some());
+        places.min(self.waiting as usize) as f64
+    }
+
     /// Asks which part of each source that waits is here, more than 0 and at most 1: elsewhere it has the rest of its
     /// share. Their sum.
     pub fn weigh(&mut self, mut part: impl FnMut(u64, usize) -> f64) -> f64 {
@@ -206,7 +231,7 @@ impl Gate {
         let segment = bytes(LONGEST).clamp(SMALLEST_TURN, LEAST_TURN);
         let least = bytes(LEAST).clamp(segment, SHARED_TURN);
         let round = bytes(ROUND) / f64::from(self.waiting.max(1));
-        round.min(bytes(TURN)).clamp(least, LARGEST_TURN) as u64
+        round.min(turn_bytes(self.bucket.rate())).clamp(least, LARGEST_TURN) as u64
     }
 
     /// A flow belongs to this class from now on.
@@ -277,6 +302,9 @@ impl Gate {
         let quantum = self.quantum();
         let source = self.sources.entry(pace.source).or_default();
         let held = source.held_until(now);
+        if self.rest > 0 && pace.turn == self.turn && held.is_none() {
+            return Turn::Now(self.rest);
+        }
         let nobody_waits = self.turns.is_empty() && self.in_turn.is_none();
         let free = held.is_none() && nobody_waits && self.bucket.is_paid(now);
         // Less than half a turn ahead of those that wait: who has just had a turn is not, though turns are longer by now.
@@ -288,7 +316,12 @@ impl Gate {
         if free && self.bucket.rate().is_infinite() && source.is_unbounded() {
             return Turn::Now(u64::MAX);
         }
-        if free || under && self.bucket.owes_less(quantum as f64, DEBT, now) {
+        if free {
+            (self.turn, self.rest, self.begun) = (self.turn + 1, source.turn(quantum), false);
+            pace.turn = self.turn;
+            return Turn::Now(self.rest);
+        }
+        if under && self.bucket.owes_less(quantum as f64, DEBT, now) {
             return Turn::Now(source.turn(quantum));
         }
         pace.waits = true;
@@ -342,7 +375,8 @@ impl Gate {
             self.clock = self.clock.max(start);
             source.clock = source.clock.max(flow_start);
             self.in_turn = (!source.waiting.is_empty()).then_some(key);
-            return Some((token, source.turn(quantum)));
+            (self.turn, self.rest, self.begun) = (self.turn + 1, source.turn(quantum), false);
+            return Some((token, self.rest));
         }
         None
     }
@@ -379,6 +413,7 @@ impl Gate {
     /// The flow whose turn came: it waits no more, and may send.
     pub fn begin(&mut self, pace: &mut Pace) {
         pace.in_turn = std::mem::take(&mut pace.waits);
+        pace.turn = self.turn;
         if pace.in_turn {
             self.waiting -= 1;
         }
@@ -393,10 +428,13 @@ impl Gate {
         let flow_start = start(pace.finish, source.clock, quantum);
         pace.finish = flow_start + bytes;
         let nobody_waits = self.turns.is_empty() && self.in_turn.is_none();
-        if nobody_waits {
+        let is_turn = pace.turn == self.turn;
+        // The rest of a turn is not the next one.
+        let goes_on = is_turn && std::mem::replace(&mut self.begun, true);
+        if nobody_waits && !goes_on {
             self.clock = self.clock.max(begin);
         }
-        if source.waiting.is_empty() {
+        if source.waiting.is_empty() && !goes_on {
             source.clock = source.clock.max(flow_start);
         }
         let late = pace.in_turn || !nobody_waits;
@@ -405,6 +443,9 @@ impl Gate {
             ceiling.charge(bytes, now);
         }
         self.bucket.charge(bytes, keeps, now);
+        if is_turn {
+            self.rest = self.rest.saturating_sub(bytes);
+        }
         self.sent += bytes;
     }
 
@@ -449,5 +490,30 @@ mod tests {
         assert!(gate.nobody_waits() && gate.gone.is_empty());
         gate.tidy(0);
         assert_eq!(gate.sources.len(), 1);
+    }
+
+    #[test]
+    fn what_was_not_there_yet_of_a_turn_goes_when_it_comes_and_the_next_turn_is_no_sooner() {
+        let mut gate = Gate::new(1.25e6);
+        let (mut flow, mut other) = (Pace::of(1), Pace::of(2));
+        gate.join(&flow);
+        gate.join(&other);
+        assert_eq!(gate.ask(&mut flow, 1, MS), Turn::Now(25_000));
+        gate.charge(&mut flow, 10_000, MS);
+        assert_eq!(gate.ask(&mut flow, 1, 2 * MS), Turn::Now(15_000));
+        gate.charge(&mut flow, 15_000, 2 * MS);
+        assert_eq!(gate.ask(&mut flow, 1, 2 * MS), Turn::Later);
+        assert_eq!(gate.wakes_at(), Some(20 * MS));
+        assert_eq!(gate.next(20 * MS), Some((1, 25_000)));
+        gate.begin(&mut flow);
+        gate.charge(&mut flow, 10_000, 20 * MS);
+        // Somebody else's turn ends it.
+        other.finish = 1 << 20;
+        assert_eq!(gate.ask(&mut other, 2, 20 * MS), Turn::Later);
+        assert_eq!(gate.next(28 * MS), Some((2, 25_000)));
+        gate.begin(&mut other);
+        gate.charge(&mut other, 25_000, 28 * MS);
+        flow.finish = 1 << 20;
+        assert_eq!(gate.ask(&mut flow, 1, 29 * MS), Turn::Later);
     }
 }

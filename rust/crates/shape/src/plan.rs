@@ -9,7 +9,7 @@ use std::sync::atomic::{
 
 use crate::allot::{Allotment, Claim, Open, PRIORITIES, allot};
 use crate::bucket::Nanos;
-use crate::gate::LEAST_TURN;
+use crate::gate::{LEAST_TURN, turn_bytes};
 
 /// How often rates are shared out.
 pub const PERIOD: Nanos = 10_000_000;
@@ -17,7 +17,7 @@ pub const PERIOD: Nanos = 10_000_000;
 const REPAID_IN: f64 = 0.1;
 /// What was left over of a link, though somebody waited, is used within this time.
 const USED_IN: f64 = 0.05;
-/// What is not sent now is kept for this time.
+/// What is not sent now is kept for this time, or a turn.
 const KEPT: f64 = 0.012;
 /// A rate that falls to less than one in so many is another one, not the same that follows what is left to share.
 const FALLEN: f64 = 2.0;
@@ -103,7 +103,7 @@ impl Debt {
             // What went while it was allowed is no debt.
             self.bytes = 0.0;
         } else if rate.is_finite() {
-            self.bytes = (self.bytes + sent - rate * seconds).max(-rate * KEPT);
+            self.bytes = (self.bytes + sent - rate * seconds).max(-kept(rate));
         }
         self.rate = rate;
     }
@@ -119,8 +119,13 @@ impl Debt {
 
     /// The rate at which it is repaid. Turns that are longer than a period, and those that come late, are no debt.
     fn corrected(self, rate: f64, turns: f64) -> f64 {
-        (rate - (self.bytes - turns - rate * KEPT).max(0.0) / REPAID_IN).max(rate / 10.0)
+        (rate - (self.bytes - turns - kept(rate)).max(0.0) / REPAID_IN).max(rate / 10.0)
     }
+}
+
+/// Bytes that are kept at a rate.
+fn kept(rate: f64) -> f64 {
+    (rate * KEPT).max(turn_bytes(rate))
 }
 
 fn word(rate: f64) -> AtomicU64 {
