@@ -230,7 +230,8 @@ impl Gate {
         let bytes = |time: Nanos| self.bucket.rate() * time as f64 / 1e9;
         let segment = bytes(LONGEST).clamp(SMALLEST_TURN, LEAST_TURN);
         let least = bytes(LEAST).clamp(segment, SHARED_TURN);
-        let round = bytes(ROUND) / f64::from(self.waiting.max(1));
+        // Not for one less at once a longer one: turns of one length come as often in any second.
+        let round = bytes(ROUND) / f64::from(self.waiting.max(1).next_power_of_two());
         round.min(turn_bytes(self.bucket.rate())).clamp(least, LARGEST_TURN) as u64
     }
 
