@@ -303,8 +303,9 @@ impl Gate {
         let quantum = self.quantum();
         let source = self.sources.entry(pace.source).or_default();
         let held = source.held_until(now);
-        if self.rest > 0 && pace.turn == self.turn && held.is_none() {
-            return Turn::Now(self.rest);
+        if self.rest > 0 && pace.turn == self.turn && held.is_none() && self.bucket.rate() > 0.0 {
+            // The rate may have fallen since.
+            return Turn::Now(self.rest.min(source.turn(quantum)));
         }
         let nobody_waits = self.turns.is_empty() && self.in_turn.is_none();
         let free = held.is_none() && nobody_waits && self.bucket.is_paid(now);
@@ -516,5 +517,18 @@ mod tests {
         gate.charge(&mut other, 25_000, 28 * MS);
         flow.finish = 1 << 20;
         assert_eq!(gate.ask(&mut flow, 1, 29 * MS), Turn::Later);
+    }
+
+    #[test]
+    fn the_rest_of_a_turn_is_no_more_than_one_at_the_rate_that_there_is_now() {
+        let mut gate = Gate::new(125e6);
+        let mut flow = Pace::of(1);
+        gate.join(&flow);
+        assert_eq!(gate.ask(&mut flow, 1, MS), Turn::Now(262_144));
+        gate.charge(&mut flow, 2_144, MS);
+        gate.set_rate(1.25e6, 2 * MS);
+        assert_eq!(gate.ask(&mut flow, 1, 2 * MS), Turn::Now(25_000));
+        gate.set_rate(0.0, 2 * MS);
+        assert_eq!(gate.ask(&mut flow, 1, 2 * MS), Turn::Later);
     }
 }
