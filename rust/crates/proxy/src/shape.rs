@@ -423,8 +423,10 @@ impl Shaper {
         self.classes.get_mut(class)?.as_mut()?.gates[way].next(now)
     }
 
-    /// Takes gates off the list at which nobody waits.
-    pub(crate) fn unlist(&mut self) {
+    /// Takes gates off the list at which nobody waits; those behind the first `had` are the next to have turns.
+    pub(crate) fn unlist(&mut self, had: usize) {
+        let had = had.min(self.listed.len());
+        self.listed.rotate_left(had);
         let classes = &mut self.classes;
         self.listed.retain(|&(place, way)| {
             let Some(Some(class)) = classes.get_mut(place) else { return false };

@@ -335,7 +335,7 @@ impl Worker {
             }
             self.with(token, |context, flow| context.on_edge(token, flow, CLIENT, Edge::NONE));
         }
-        self.take_turns();
+        self.take_turns(served);
         due.clear();
         self.context.wheel.expire(self.context.now_ms, due);
         for slot in due.drain(..) {

@@ -3,19 +3,27 @@
 use super::Worker;
 use crate::context::FlowToken;
 
+/// Turns between two looks at the sockets, and one more for each four flows that those had news of: 16 KiB to 256 KiB each,
+/// and whoever comes meanwhile waits for all of them.
+const TURNS_AT_ONCE: usize = 2;
+
 impl Worker {
     /// Flows whose class has been paid may send.
-    pub(super) fn take_turns(&mut self) {
+    pub(super) fn take_turns(&mut self, served: usize) {
         let now_ns = self.context.now_ns();
-        let mut at = 0;
-        while let Some(gate) = self.context.shaper.listed(at) {
-            while let Some((token, bytes)) = self.context.shaper.next(gate, now_ns) {
-                let token = FlowToken::of_number(token);
-                self.with(token, |context, flow| context.turn_came(token, flow, gate, bytes));
-            }
-            at += 1;
+        let (mut at, mut turns) = (0, 0);
+        while let Some(gate) = self.context.shaper.listed(at)
+            && turns < TURNS_AT_ONCE + served / 4
+        {
+            let Some((token, bytes)) = self.context.shaper.next(gate, now_ns) else {
+                at += 1;
+                continue;
+            };
+            turns += 1;
+            let token = FlowToken::of_number(token);
+            self.with(token, |context, flow| context.turn_came(token, flow, gate, bytes));
         }
-        self.context.shaper.unlist();
+        self.context.shaper.unlist(at);
     }
 
     /// Flows that have waited for room go on, as far as there is some.
