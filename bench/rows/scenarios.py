@@ -216,6 +216,7 @@ SCENARIOS = [
     # Messages of 16 bytes, a tenth of the class.
     cap("64 kbit/s", "64 kbit/s", 0.064, 1, message=(16, 20)),
     cap("5 Gbit/s", "5 Gbit/s", 5_000, 8),
+    cap("10 Gbit/s", "10 Gbit/s", 10_000, 8),
     changed_live(),
     cap("two workers, one limit", "1 Gbit/s", 1_000, 16, workers=2),
     cap("across namespaces", "1 Gbit/s", 1_000, 8, apart=True),
