@@ -23,8 +23,9 @@ RULES = 100
 QUIET = 2_000
 #: Seconds that a run takes at most beside what it is to take.
 PATIENCE = 60
-#: A turn of a class is so many milliseconds of its rate, or twice as many while that is no more than SMALL bytes; from and
-#: to so many bytes; where a segment takes longer than SLOW milliseconds it is as long as that (docs/guide/bandwidth.md).
+#: A turn of a class is so many milliseconds of its rate, or twice as many while that is no more than SMALL bytes; from
+#: and to so many bytes; where a segment takes longer than SLOW milliseconds it is as long as that
+#: (docs/guide/bandwidth.md).
 TURN, SMALL, LEAST, MOST, SLOW = 10, 64 << 10, 1_448, 256 << 10, 50
 #: Scenarios whose rates over time are kept, for a chart.
 DRAWN = ("borrowing, and giving back", "the rate changed live")
