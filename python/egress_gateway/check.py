@@ -15,7 +15,9 @@ from egress_gateway.merge import Origin
 from egress_gateway.messages import Memo
 
 # What the compiler says of names that it does not find: worthless while something is missing from the document.
-_REFERENCES = frozenset({"unknown_name", "unknown_group", "unknown_reference", "no_cluster"})
+_REFERENCES = frozenset(
+    {"unknown_name", "unknown_group", "unknown_reference", "no_cluster", "unknown_link", "no_link", "unused_share"}
+)
 
 
 class Checked(msgspec.Struct, frozen=True):

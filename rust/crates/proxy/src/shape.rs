@@ -413,7 +413,12 @@ impl Shaper {
         true
     }
 
-    /// Gates at which somebody waits, from `from` on.
+    /// How many gates there are at which somebody waits.
+    pub(crate) fn waiting_gates(&self) -> usize {
+        self.listed.len()
+    }
+
+    /// These, from `from` on.
     pub(crate) fn listed(&self, from: usize) -> Option<(usize, usize)> {
         self.listed.get(from).copied()
     }

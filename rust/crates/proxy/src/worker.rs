@@ -247,7 +247,11 @@ impl Worker {
         events: &mut Events,
         low_latency: bool,
     ) -> std::io::Result<()> {
-        let busy = !self.again.is_empty()
+        let now_ns = self.context.now_ns();
+        let turn = self.context.shaper.wakes_at().into_iter().chain(self.context.lines.wakes_at());
+        let turn = turn.map(|at: u64| Duration::from_nanos(at.saturating_sub(now_ns))).min();
+        let busy = turn.is_some_and(|turn| turn.is_zero())
+            || !self.again.is_empty()
             || self.listeners.iter().any(|listening| listening.ready)
             || self.datagrams.sockets.iter().any(|captured| captured.ready);
         let timeout = if busy {
@@ -255,10 +259,6 @@ impl Worker {
         } else {
             let timer = self.context.wheel.wait_ms(self.context.now_ms).map(Duration::from_millis);
             let starved = self.listeners.iter().any(|listening| listening.starved);
-            let now_ns = self.context.now_ns();
-            let turn =
-                self.context.shaper.wakes_at().into_iter().chain(self.context.lines.wakes_at());
-            let turn = turn.map(|at: u64| Duration::from_nanos(at.saturating_sub(now_ns)));
             timer.into_iter().chain(turn).chain(starved.then_some(STARVED_RETRY)).min()
         };
         if low_latency && !busy && self.open > 0 {

@@ -48,6 +48,11 @@ impl Bucket {
         self.paid_at <= now && self.rate > 0.0
     }
 
+    /// Or will be; not longer ago than `time`.
+    pub fn paid_lately(&self, time: Nanos, now: Nanos) -> bool {
+        self.rate > 0.0 && self.paid_at.saturating_add(time) >= now
+    }
+
     /// Whatever its rate is.
     pub fn owes_nothing(&self, now: Nanos) -> bool {
         self.paid_at <= now

@@ -303,7 +303,8 @@ impl Gate {
         let quantum = self.quantum();
         let source = self.sources.entry(pace.source).or_default();
         let held = source.held_until(now);
-        if self.rest > 0 && pace.turn == self.turn && held.is_none() && self.bucket.rate() > 0.0 {
+        let goes_on = self.rest > 0 && pace.turn == self.turn && held.is_none();
+        if goes_on && self.bucket.paid_lately(LATENESS, now) {
             // The rate may have fallen since.
             return Turn::Now(self.rest.min(source.turn(quantum)));
         }
@@ -430,8 +431,8 @@ impl Gate {
         let flow_start = start(pace.finish, source.clock, quantum);
         pace.finish = flow_start + bytes;
         let nobody_waits = self.turns.is_empty() && self.in_turn.is_none();
-        let is_turn = pace.turn == self.turn;
-        // The rest of a turn is not the next one.
+        let is_turn = self.rest > 0 && pace.turn == self.turn;
+        // The rest of a turn is not the next one. What goes beyond it is.
         let goes_on = is_turn && std::mem::replace(&mut self.begun, true);
         if nobody_waits && !goes_on {
             self.clock = self.clock.max(begin);
@@ -517,6 +518,54 @@ mod tests {
         gate.charge(&mut other, 25_000, 28 * MS);
         flow.finish = 1 << 20;
         assert_eq!(gate.ask(&mut flow, 1, 29 * MS), Turn::Later);
+    }
+
+    #[test]
+    fn what_was_sent_while_nothing_bounded_it_is_not_waited_for() {
+        let mut gate = Gate::new(f64::INFINITY);
+        let (mut much, mut little) = (Pace::of(1), Pace::of(2));
+        gate.join(&much);
+        gate.join(&little);
+        for _ in 0..1000 {
+            assert_eq!(gate.ask(&mut much, 1, MS), Turn::Now(u64::MAX));
+            gate.charge(&mut much, 1 << 20, MS);
+        }
+        gate.charge(&mut little, 1000, MS);
+        gate.set_rate(32_000.0, MS);
+        let mut sent = [0; 2];
+        for now in (1..300).map(|step| step * 20 * MS) {
+            for (token, pace) in [&mut little, &mut much].into_iter().enumerate() {
+                while let Turn::Now(bytes) = gate.ask(pace, token as u64, now) {
+                    gate.charge(pace, bytes, now);
+                    sent[token] += bytes;
+                }
+            }
+            while let Some((token, bytes)) = gate.next(now) {
+                let pace = if token == 0 { &mut little } else { &mut much };
+                gate.begin(pace);
+                gate.charge(pace, bytes, now);
+                sent[token as usize] += bytes;
+            }
+        }
+        assert!(sent[0] * 10 > sent[1] * 9 && sent[1] * 10 > sent[0] * 9, "{sent:?}");
+    }
+
+    #[test]
+    fn who_is_only_charged_falls_back_no_further_than_a_turn() {
+        let mut gate = Gate::new(1e6);
+        let (mut owes, mut bulk) = (Pace::of(1), Pace::of(2));
+        gate.join(&owes);
+        gate.join(&bulk);
+        for second in 1..1000 {
+            gate.charge(&mut owes, 1000, second * 1000 * MS);
+        }
+        let now = 1_000_000 * MS;
+        assert_eq!(gate.ask(&mut bulk, 2, now), Turn::Now(20_000));
+        gate.charge(&mut bulk, 20_000, now);
+        assert_eq!(gate.ask(&mut bulk, 2, now), Turn::Later);
+        if gate.ask(&mut owes, 1, now) == Turn::Later {
+            assert_eq!(gate.next(now + 20 * MS).map(|(token, _)| token), Some(1));
+        }
     }
 
     #[test]

@@ -262,7 +262,7 @@ const MBIT: f64 = 125_000.0;
 
 #[test]
 fn a_ceiling_is_met_from_slow_to_fast_and_from_one_flow_to_many() {
-    for rate in [8_000.0, 10.0 * MBIT, 1_000.0 * MBIT, 10_000.0 * MBIT] {
+    for rate in [8_000.0, 10.0 * MBIT, 100.0 * MBIT, 1_000.0 * MBIT, 10_000.0 * MBIT] {
         for (workers, flows) in [(1, 1), (1, 100), (2, 3), (4, 1000)] {
             let all = (0..flows).map(|n| Flow::bulk(0, n % workers, n as u64)).collect();
             let mut world = World::new(NO_CEILING, vec![ceiling(rate)], workers, all);

@@ -29,19 +29,11 @@ impl Direction {
             return Ok(Step::Moved(0));
         };
         match pipe.fill(source.fd(), most) {
+            // An end, or the mark of urgent data with an end behind it: a read tells which.
             Ok(0) => {
                 lender.pipes.give_back(pipe);
-                match source.end() {
-                    Ok(()) => {
-                        self.eof = true;
-                        Ok(Step::Moved(0))
-                    }
-                    Err(Errno::AGAIN) => {
-                        source.readable = false;
-                        Ok(Step::Blocked)
-                    }
-                    Err(errno) => Err(Fault::Source(errno)),
-                }
+                self.back_to_copy();
+                Ok(Step::Moved(0))
             }
             Ok(moved) => {
                 self.spliced = true;
