@@ -14,8 +14,8 @@ use crate::ceiling::Ceiling;
 const MS: Nanos = 1_000_000;
 /// What may go at once after a pause.
 const BURST: Nanos = 2 * MS;
-/// How far those who are under their share may run a class into debt: so long, or a turn. Longer than a turn, or a small
-/// message would wait for the end of the one that bulk has just had.
+/// How far those who are under their share may run a class into debt: so long, or to less than a turn, whichever is more.
+/// So a small message does not wait for the end of the one that bulk has just had.
 const DEBT: Nanos = 16 * MS;
 /// A turn is this long at the class's rate, within bounds: one costs 40 to 150 µs of CPU, mostly to wake up for it.
 const TURN: Nanos = 10 * MS;

@@ -32,7 +32,8 @@ pub(crate) struct Peer {
     pub writable: bool,
     /// Registered, but not for the edge of becoming writable: that is asked for when it is first needed.
     pub reads_only: bool,
-    /// Not registered for the edge of becoming readable: the other side takes nothing, so what comes stays where it is.
+    /// Not registered for the edge of becoming readable: the other side takes nothing, or the flow waits for its turn, so
+    /// what comes stays where it is.
     pub deaf: bool,
     /// A FIN or reset has been announced: read on to the end even after a short read.
     pub ending: bool,
