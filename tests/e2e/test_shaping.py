@@ -28,7 +28,8 @@ Serve = Callable[..., Server]
 A, B = "a.example", "b.example"
 HELLO = h.hello(h.sni(A.encode()))
 MBIT = 125_000
-#: What may go at once after a pause: 16 ms of debt, 2 ms of savings, and a turn of 10 ms on either side.
+#: What may go at once after a pause: 16 ms of debt, 2 ms of savings, and a turn of 10 ms on either side. Less than
+#: is stated where a turn is 20 ms: these tests are of connections that do not pause.
 BURST_S = 0.038
 
 
