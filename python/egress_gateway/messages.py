@@ -100,6 +100,8 @@ class Refused(Message, kw_only=True):
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
+    #: That it decides by; 0 until it serves.
+    generation: int
     active: int
     accepted: int
 

@@ -88,8 +88,9 @@ listeners:
                 raise AssertionError(f"egress run exited with {self.process.returncode}:\n{self.stderr()}")
             with contextlib.suppress(client.NoGatewayError):
                 code, told = client.ask_json(str(self.control), "GET", "/status")
-                # Listeners are bound before a policy is in force.
-                return told if code == 200 and told["generation"] else None
+                # Listeners are bound before a policy is in force, and that is before each worker serves.
+                serving = [worker["generation"] for worker in told["workers"]] if code == 200 else []
+                return told if serving and all(serving) else None
             return None
 
         told = wait_for("the gateway to be ready", ready, START)

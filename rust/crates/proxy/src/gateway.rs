@@ -407,6 +407,7 @@ impl Gateway {
             (0..u32::try_from(running.workers.len()).unwrap_or(0))
                 .map(|index| self.segment.worker_counters(index))
                 .map(|counters| WorkerStatus {
+                    generation: counters.get(WorkerCounter::Generation),
                     active: counters.get(WorkerCounter::Active),
                     accepted: counters.get(WorkerCounter::Accepted),
                 })

@@ -158,6 +158,8 @@ pub(crate) struct ClusterStatus {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct WorkerStatus {
+    /// That it decides by; 0 until it serves.
+    pub generation: u64,
     pub active: u64,
     pub accepted: u64,
 }
@@ -237,7 +239,7 @@ mod tests {
             draining: false,
             restarts: 0,
             workers: (0..1024)
-                .map(|_| WorkerStatus { active: 60_000, accepted: 1 << 40 })
+                .map(|_| WorkerStatus { generation: 1 << 20, active: 60_000, accepted: 1 << 40 })
                 .collect(),
             listeners: vec![listener; 256],
             more_workers: 0,

@@ -140,7 +140,6 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     let registry = poll.registry().try_clone()?;
     let since = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
     let started_unix_ns = unix_ns().saturating_sub(since);
-    area.counters.set(WorkerCounter::Generation, policy.generation);
     let max_flows = max_flows.min(area.live.capacity());
     let recorder = Rc::new(Recorder {
         ring: RefCell::new(area.ring),
@@ -212,6 +211,9 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     worker.context.shaper.install(&plans, 0);
     let mut events = Events::with_capacity(EVENTS);
     let mut due = Vec::new();
+    // Only now: a generation says that its worker serves.
+    let generation = worker.context.policy().generation;
+    worker.context.recorder.counters.set(WorkerCounter::Generation, generation);
     while !(worker.stopping || worker.context.draining && worker.is_empty()) {
         worker.wait(&mut poll, &mut events, low_latency)?;
         worker.turn(&events, &mut due);
