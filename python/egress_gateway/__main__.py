@@ -38,7 +38,6 @@ def main() -> int:
     )
     for level, word in ((logging.INFO, "info"), (logging.WARNING, "warning"), (logging.ERROR, "error")):
         logging.addLevelName(level, word)
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)
     return uvloop.run(serve(descriptor))
 
 

@@ -33,6 +33,9 @@ UNREADABLE: Final = "unreadable"
 #: In place of a digest: the file is there and has no bytes, as between an editor's truncate and its write.
 EMPTY: Final = "empty"
 
+#: In place of a name in a directory: every one.
+ANY: Final = ""
+
 Fingerprint = dict[str, str]
 
 
@@ -89,19 +92,20 @@ def expand(paths: Iterable[str]) -> list[str]:
     return list(files)
 
 
-def directories(paths: Iterable[str]) -> set[str]:
-    """The directories in which an event can change what `paths` lead to: each path's parent, the path itself if
-    it is a directory, and the same for every link on the way (`policy.yaml` → `..data/policy.yaml` → …)."""
-    found: set[str] = set()
+def places(paths: Iterable[str]) -> dict[str, set[str]]:
+    """Directory → the names in it by whose change `paths` may lead to something else; `ANY` stands for all of them.
+    Each path's own name in its parent, everything in the path itself if it is a directory, and the same for every link
+    on the way (`policy.yaml` → `..data/policy.yaml` → …)."""
+    found: dict[str, set[str]] = {}
     for path in paths:
         _follow(Path(os.path.abspath(path)), found, links_left=16)
-    return {path for path in found if os.path.isdir(path)}
+    return {directory: names for directory, names in found.items() if os.path.isdir(directory)}
 
 
-def _follow(path: Path, found: set[str], links_left: int) -> None:
+def _follow(path: Path, found: dict[str, set[str]], links_left: int) -> None:
     if os.path.isdir(path):
-        found.add(str(path))
-    found.add(str(path.parent))
+        found.setdefault(str(path), set()).add(ANY)
+    found.setdefault(str(path.parent), set()).add(path.name)
     if links_left == 0:
         return
     for part in (path, *path.parents):
@@ -110,5 +114,5 @@ def _follow(path: Path, found: set[str], links_left: int) -> None:
         except OSError:
             continue  # not a link
         rest = path.relative_to(part)
-        found.add(str(part.parent))
+        found.setdefault(str(part.parent), set()).add(part.name)
         _follow(Path(os.path.normpath(part.parent / target)) / rest, found, links_left - 1)

@@ -1,7 +1,7 @@
 """Notices that a file of the policy has changed, and says so once per change.
 
-Two ways lead to one question. File events (inotify, through watchfiles) wake the watcher at once; a poll every few
-seconds covers what events miss: network file systems, a directory that did not exist, a queue that overflowed.
+Two ways lead to one question. File events (inotify(7)) wake the watcher at once; a poll every few seconds covers what
+events miss: network file systems, a directory that did not exist, a file that is written and stays open.
 Both only *look*: the fingerprint of the contents decides. So an editor's rename-and-replace, truncate-and-write, a
 `touch`, and the swap of a ConfigMap's `..data` link are one change, one change, none, and one change.
 
@@ -18,16 +18,21 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import watchfiles
+from asyncinotify import Event, Inotify, Mask
 
-from egress_gateway.fingerprint import EMPTY, UNREADABLE, Fingerprint, Fingerprinter, directories
+from egress_gateway.fingerprint import ANY, EMPTY, UNREADABLE, Fingerprint, Fingerprinter, places
 
 #: Seconds between looks without any event.
 POLL: Final = 2.0
-#: Milliseconds without a further event after which a burst of events is over.
-QUIET_MS: Final = 100
-#: Milliseconds. The longest that a burst of events is gathered before a look.
-BURST_MS: Final = 1000
+#: What can change the contents of a watched name. Each write by itself is not asked for: churn beside the policy (a
+#: policy file in /tmp) is to cost little, and who writes closes.
+EVENTS: Final = (
+    Mask.CLOSE_WRITE | Mask.CREATE | Mask.DELETE | Mask.MOVE | Mask.ATTRIB | Mask.DELETE_SELF | Mask.MOVE_SELF
+) | Mask.ONLYDIR
+#: Seconds between two times at which events are taken in, and how many are at most: the kernel keeps the others, and
+#: says so where it has lost some.
+BREATH: Final = 0.1
+MOST_EVENTS: Final = 4096
 #: Seconds that a file which has just become empty or unreadable may stay so before that counts as the change:
 #: the gap between an editor's truncate (or unlink) and its write.
 HOLD: Final = 1.0
@@ -35,9 +40,6 @@ HOLD: Final = 1.0
 SETTLE: Final = 0.1
 #: Looks. A file that keeps changing is loaded after this many all the same (about 3 s).
 MAX_SETTLING: Final = 30
-#: Seconds before watching is tried again after it failed (no inotify instances left, for example).
-RETRY: Final = 5.0
-
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +55,12 @@ class Watcher:
         self._fingerprinter = Fingerprinter()
         self._looking = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._rewatch = asyncio.Event()
+        self._inotify: Inotify | None = None
+        self._breath: asyncio.TimerHandle | None = None
+        #: By watch descriptor: the names that matter in its directory.
+        self._names: dict[int, set[str]] = {}
+        #: Why there are no events, as it was logged.
+        self._deaf = ""
         #: Paths that have been loaded but not looked at yet, and when that was (Unix seconds).
         self._adopt: dict[str, float] = {}
         self.baseline: Fingerprint = {}
@@ -72,7 +79,7 @@ class Watcher:
         # What is no longer looked at would be missed at the next look, as if it had been deleted just then.
         self.baseline = {path: digest for path, digest in self.baseline.items() if path not in removed}
         self._paths = list(paths)
-        self._rewatch.set()
+        self._wake.set()
         if loaded_at is not None:
             self._adopt = dict.fromkeys(added, loaded_at)
 
@@ -84,7 +91,8 @@ class Watcher:
 
     async def run(self) -> None:
         """Until cancelled."""
-        events = asyncio.create_task(self._events(), name="watch-events")
+        # Whatever has happened since the files were loaded is found by a look now.
+        self._wake.set()
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
@@ -92,11 +100,11 @@ class Watcher:
                     async with asyncio.timeout(self._poll):
                         await self._wake.wait()
                 self._wake.clear()
+                self._listen()
                 if await self._settled_change():
                     await self._on_change()
         finally:
-            events.cancel()
-            await asyncio.gather(events, return_exceptions=True)
+            self._close()
 
     async def _settled_change(self) -> bool:
         """Whether the contents differ from the baseline, once they hold still. Puts the baseline forward itself,
@@ -119,44 +127,61 @@ class Watcher:
         self.baseline = seen
         return changed
 
-    async def _events(self) -> None:
-        while True:
-            watched = directories(self._paths)
-            self._rewatch.clear()
-            # Whatever happened between the last look and the start of this watch is found by a look now.
-            self._wake.set()
-            try:
-                async for changes in watchfiles.awatch(
-                    *sorted(watched),
-                    watch_filter=self._concerns,
-                    debounce=BURST_MS,
-                    step=QUIET_MS,
-                    # Returns to here at this rhythm even without events, to notice `_rewatch` and new directories.
-                    rust_timeout=int(self._poll * 1000),
-                    yield_on_timeout=True,
-                    recursive=False,
-                    ignore_permission_denied=True,
-                ):
-                    if changes:
-                        self._wake.set()
-                    if self._rewatch.is_set() or directories(self._paths) != watched:
-                        break
-            except (OSError, RuntimeError) as error:
-                _log.warning("file events are off for %g s, the poll goes on: %s", RETRY, error)
-                await asyncio.sleep(RETRY)
+    def _listen(self) -> None:
+        """Watches the directories that matter by now. Before each look: one that was replaced is another one."""
+        try:
+            if self._inotify is None:
+                self._inotify = Inotify(sync_timeout=0)
+                self._take_in()
+            names: dict[int, set[str]] = {}
+            for directory, matter in places(self._paths).items():
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                    # Several ways lead to one directory: links.
+                    names.setdefault(self._inotify.add_watch(directory, EVENTS).wd, set()).update(matter)
+            self._names = names
+            for watch in self._inotify.watches:
+                if watch.wd not in names:
+                    # The kernel takes a directory that is gone off the list itself.
+                    with contextlib.suppress(OSError):
+                        self._inotify.rm_watch(watch)
+            self._deaf = ""
+        except OSError as error:
+            if self._deaf != (why := error.strerror or str(error)):
+                _log.warning("there are no file events (%s); a change is seen within %g s", why, self._poll)
+            self._deaf = why
 
-    def _concerns(self, _change: watchfiles.Change, path: str) -> bool:
-        """Cheap filter, so that churn beside the policy (a policy file in /tmp) costs no look: a watched name, a
-        member of a watched directory, or a link (`..data`) that a swap replaced."""
-        name = os.path.basename(path)
-        if name.startswith("..") or os.path.islink(path):
+    def _take_in(self) -> None:
+        """Takes in the events there are, then waits for more."""
+        assert self._inotify is not None
+        for _ in range(MOST_EVENTS):
+            if (event := self._inotify.sync_get()) is None:
+                asyncio.get_running_loop().add_reader(self._inotify.fd, self._heard)
+                return
+            if self._concerns(event):
+                self._wake.set()
+        self._heard()
+
+    def _heard(self) -> None:
+        """Not one look for each event of a burst."""
+        assert self._inotify is not None
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._inotify.fd)
+        self._breath = loop.call_later(BREATH, self._take_in)
+
+    def _concerns(self, event: Event) -> bool:
+        if event.watch is None or event.name is None:
+            # Events were lost, or it is about a directory itself.
             return True
-        for watched in self._paths:
-            if os.path.basename(watched) == name or os.path.isdir(watched):
-                return True
-            if os.path.basename(os.path.realpath(watched)) == name:
-                return True
-        return False
+        names = self._names.get(event.watch.wd, set())
+        return ANY in names or str(event.name) in names
+
+    def _close(self) -> None:
+        if self._breath is not None:
+            self._breath.cancel()
+        if self._inotify is not None:
+            asyncio.get_running_loop().remove_reader(self._inotify.fd)
+            self._inotify.close()
+        self._inotify = self._breath = None
 
 
 def _written_before(path: str, moment: float) -> bool:
