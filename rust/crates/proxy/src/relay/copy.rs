@@ -30,7 +30,7 @@ impl Direction {
         }
         .min(most);
         let space = &mut lender.scratch[..want];
-        let read = match source.recv(space) {
+        let mut read = match source.recv(space) {
             Ok(0) => {
                 self.eof = true;
                 return Ok(Step::Moved(0));
@@ -43,6 +43,15 @@ impl Direction {
             }
             Err(errno) => return Err(Fault::Source(errno)),
         };
+        // Who waits for its turn may have had no room for the rest, and has it now: so both go out as one.
+        let mut fault = None;
+        if read < want && source.deaf && !source.ending {
+            match source.recv(&mut space[read..]) {
+                Ok(more) => read += more,
+                Err(Errno::AGAIN) => {}
+                Err(errno) => fault = Some(Fault::Source(errno)),
+            }
+        }
         if read == want {
             self.streak = self.streak.saturating_add(1);
             if self.streak >= BULK_STREAK {
@@ -71,6 +80,6 @@ impl Direction {
             }
         }
         self.bytes += sent as u64;
-        Ok(Step::Moved(read))
+        fault.map_or(Ok(Step::Moved(read)), Err)
     }
 }
