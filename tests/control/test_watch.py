@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -36,7 +37,30 @@ def swap(file: Path) -> None:
     (folder / "..data.tmp").replace(folder / "..data")
 
 
-def changes(folder: Path, path: Path, act: Callable[[Path], None]) -> int:
+def put_another_folder_in_place(file: Path) -> None:
+    other = file.parent.with_name("other")
+    other.mkdir()
+    (other / file.name).write_text("two")
+    file.parent.replace(file.parent.with_name("old"))
+    other.replace(file.parent)
+
+
+#: By events alone, and by the poll alone.
+EVENTS, POLL = 60.0, 0.3
+
+
+def deaf(**_: int) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.fixture(params=[EVENTS, POLL], ids=["events", "poll"])
+def poll(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
+    if request.param == POLL:
+        monkeypatch.setattr("egress_gateway.watch.Inotify", deaf)
+    return float(request.param)
+
+
+def changes(folder: Path, path: Path, poll: float, *acts: Callable[[Path], None]) -> int:
     async def count() -> int:
         seen = 0
 
@@ -44,12 +68,13 @@ def changes(folder: Path, path: Path, act: Callable[[Path], None]) -> int:
             nonlocal seen
             seen += 1
 
-        watcher = Watcher([str(path)], on_change, poll=0.3)
+        watcher = Watcher([str(path)], on_change, poll)
         watcher.baseline = await watcher.look()
         task = asyncio.create_task(watcher.run())
         await asyncio.sleep(0.3)
-        act(folder / "policy.yaml")
-        await asyncio.sleep(2)
+        for act in acts:
+            act(folder / "policy.yaml")
+            await asyncio.sleep(2)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         return seen
@@ -60,18 +85,82 @@ def changes(folder: Path, path: Path, act: Callable[[Path], None]) -> int:
 
 @pytest.mark.parametrize("directory", [False, True])
 @pytest.mark.parametrize(("act", "times"), [(rename, 1), (rewrite, 1), (recreate, 1), (os.utime, 0)])
-def test_a_change_is_seen_once(tmp_path: Path, act: Callable[[Path], None], times: int, directory: bool) -> None:
+def test_a_change_is_seen_once(
+    tmp_path: Path, act: Callable[[Path], None], times: int, directory: bool, poll: float
+) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text("one")
-    assert changes(tmp_path, tmp_path if directory else file, act) == times
+    assert changes(tmp_path, tmp_path if directory else file, poll, act) == times
 
 
-def test_the_swap_of_a_mounted_config_map_is_seen_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("directory", [False, True])
+def test_a_folder_that_was_replaced_is_watched_like_the_one_before(
+    tmp_path: Path, directory: bool, poll: float
+) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "policy.yaml").write_text("one")
+
+    def write_again(file: Path) -> None:
+        file.write_text("three")
+
+    path = folder if directory else folder / "policy.yaml"
+    assert changes(folder, path, poll, put_another_folder_in_place, write_again) == 2
+
+
+def test_what_happens_beside_the_policy_costs_no_look(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("one")
+
+    async def looks() -> int:
+        watcher = Watcher([str(file)], lambda: asyncio.sleep(0), EVENTS)
+        watcher.baseline = await watcher.look()
+        task = asyncio.create_task(watcher.run())
+        await asyncio.sleep(0.3)
+        before = watcher.looks
+        for number in range(5000):
+            (tmp_path / f"{number}.txt").write_text("something else")
+        await asyncio.sleep(1)
+        assert watcher.looks == before
+        file.write_text("two")
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return watcher.looks - before
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(looks())
+
+
+def test_events_that_were_lost_are_as_good_as_one(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("one")
+    lost = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) + 1000
+
+    async def looks() -> int:
+        watcher = Watcher([str(file)], lambda: asyncio.sleep(0), EVENTS)
+        watcher.baseline = await watcher.look()
+        task = asyncio.create_task(watcher.run())
+        await asyncio.sleep(0.3)
+        before = watcher.looks
+        for number in range(lost // 2):
+            # Without the loop: it takes nothing in meanwhile.
+            (tmp_path / f"{number}.txt").touch()
+        await asyncio.sleep(2)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return watcher.looks - before
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(looks())
+
+
+def test_the_swap_of_a_mounted_config_map_is_seen_once(tmp_path: Path, poll: float) -> None:
     (tmp_path / "..1").mkdir()
     (tmp_path / "..1" / "policy.yaml").write_text("one")
     (tmp_path / "..data").symlink_to("..1")
     (tmp_path / "policy.yaml").symlink_to("..data/policy.yaml")
-    assert changes(tmp_path, tmp_path, swap) == 1
+    assert changes(tmp_path, tmp_path, poll, swap) == 1
 
 
 @pytest.mark.parametrize("edited", [False, True])

@@ -221,6 +221,7 @@ impl Shaper {
                 // The part that was told last may be of other workers' flows.
                 class.gates[way].weigh(|_, _| 1.0);
                 class.before[way] = class.gates[way].sent();
+                class.gates[way].follow(&plans.links[placed.plan][way]);
                 class.gates[way].set_rate(rate(way), now);
             }
             self.places.push(place);

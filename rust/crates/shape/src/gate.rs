@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::bucket::{Bucket, LATENESS, Nanos};
 use crate::ceiling::Ceiling;
+use crate::plan::Plan;
 
 const MS: Nanos = 1_000_000;
 /// What may go at once after a pause.
@@ -19,9 +20,11 @@ const BURST: Nanos = 2 * MS;
 const DEBT: Nanos = 16 * MS;
 /// A turn is this long at the class's rate, within bounds: one costs 40 to 150 µs of CPU, mostly to wake up for it.
 const TURN: Nanos = 10 * MS;
-/// And so long where that is fewer bytes than `SMALL_TURN`, which are no burst to anybody. A second has fifty of them.
+/// And so long where that is fewer bytes than are no burst to anybody: `SMALL_TURN` of a link, which others have a part of,
+/// and `SMALL_ALONE` of a class without one. A second has fifty of them.
 const LONG_TURN: Nanos = 20 * MS;
-const SMALL_TURN: f64 = 65_536.0;
+pub(crate) const SMALL_TURN: f64 = 65_536.0;
+pub(crate) const SMALL_ALONE: f64 = 262_144.0;
 /// Where several wait, each is to have a turn within this time, as far as turns do not become shorter than `LEAST` of them.
 const ROUND: Nanos = 250 * MS;
 /// At the class's rate.
@@ -102,7 +105,7 @@ impl Source {
     /// A turn, where a turn of the class is this long.
     fn turn(&self, quantum: u64) -> u64 {
         let Some(ceiling) = &self.ceiling else { return quantum };
-        quantum.min(turn_bytes(ceiling.rate()).max(LEAST_TURN) as u64)
+        quantum.min(turn_bytes(ceiling.rate(), SMALL_TURN).max(LEAST_TURN) as u64)
     }
 
     /// What so many bytes come to in virtual time.
@@ -121,6 +124,8 @@ fn start(finish: u64, clock: u64, turn: u64) -> u64 {
 #[derive(Debug)]
 pub struct Gate {
     bucket: Bucket,
+    /// Bytes up to which a turn is a long one.
+    small: f64,
     /// Virtual time: bytes per source.
     clock: u64,
     sources: HashMap<u64, Source>,
@@ -147,10 +152,10 @@ pub struct Gate {
     sent: u64,
 }
 
-/// Bytes of a turn at a rate.
-pub(crate) fn turn_bytes(rate: f64) -> f64 {
+/// Bytes of a turn at a rate; of up to `small` bytes it is a long one.
+pub(crate) fn turn_bytes(rate: f64, small: f64) -> f64 {
     let bytes = |time: Nanos| rate * time as f64 / 1e9;
-    bytes(TURN).max(bytes(LONG_TURN).min(SMALL_TURN))
+    bytes(TURN).max(bytes(LONG_TURN).min(small))
 }
 
 impl Pace {
@@ -167,6 +172,7 @@ impl Gate {
     pub fn new(rate: f64) -> Self {
         Self {
             bucket: Bucket::new(rate),
+            small: SMALL_TURN,
             clock: 0,
             sources: HashMap::new(),
             turns: BinaryHeap::new(),
@@ -189,6 +195,11 @@ impl Gate {
 
     pub fn set_rate(&mut self, rate: f64, now: Nanos) {
         self.bucket.set_rate(rate, now);
+    }
+
+    /// Turns are as long as suits the plan that gives the rates.
+    pub fn follow(&mut self, plan: &Plan) {
+        self.small = plan.small_turn();
     }
 
     /// Bytes sent so far.
@@ -236,7 +247,7 @@ impl Gate {
         let least = bytes(LEAST).clamp(segment, SHARED_TURN);
         // Not for one less at once a longer one: turns of one length come as often in any second.
         let round = bytes(ROUND) / f64::from(self.waiting.max(1).next_power_of_two());
-        round.min(turn_bytes(self.bucket.rate())).clamp(least, LARGEST_TURN) as u64
+        round.min(turn_bytes(self.bucket.rate(), self.small)).clamp(least, LARGEST_TURN) as u64
     }
 
     /// A flow belongs to this class from now on.

@@ -9,7 +9,7 @@ use std::sync::atomic::{
 
 use crate::allot::{Allotment, Claim, Open, PRIORITIES, allot};
 use crate::bucket::Nanos;
-use crate::gate::{LEAST_TURN, turn_bytes};
+use crate::gate::{LEAST_TURN, SMALL_ALONE, SMALL_TURN, turn_bytes};
 
 /// How often rates are shared out.
 pub const PERIOD: Nanos = 10_000_000;
@@ -98,12 +98,12 @@ struct Debt {
 }
 
 impl Debt {
-    fn add(&mut self, sent: f64, rate: f64, seconds: f64) {
+    fn add(&mut self, sent: f64, rate: f64, seconds: f64, small: f64) {
         if rate < self.rate / FALLEN {
             // What went while it was allowed is no debt.
             self.bytes = 0.0;
         } else if rate.is_finite() {
-            self.bytes = (self.bytes + sent - rate * seconds).max(-kept(rate));
+            self.bytes = (self.bytes + sent - rate * seconds).max(-kept(rate, small));
         }
         self.rate = rate;
     }
@@ -118,14 +118,14 @@ impl Debt {
     }
 
     /// The rate at which it is repaid. Turns that are longer than a period, and those that come late, are no debt.
-    fn corrected(self, rate: f64, turns: f64) -> f64 {
-        (rate - (self.bytes - turns - kept(rate)).max(0.0) / REPAID_IN).max(rate / 10.0)
+    fn corrected(self, rate: f64, turns: f64, small: f64) -> f64 {
+        (rate - (self.bytes - turns - kept(rate, small)).max(0.0) / REPAID_IN).max(rate / 10.0)
     }
 }
 
 /// Bytes that are kept at a rate.
-fn kept(rate: f64) -> f64 {
-    (rate * KEPT).max(turn_bytes(rate))
+fn kept(rate: f64, small: f64) -> f64 {
+    (rate * KEPT).max(turn_bytes(rate, small))
 }
 
 fn word(rate: f64) -> AtomicU64 {
@@ -205,6 +205,11 @@ impl Plan {
         };
         plan.share_out(0, |_, _| {});
         plan
+    }
+
+    /// Bytes up to which a turn is a long one.
+    pub(crate) fn small_turn(&self) -> f64 {
+        if self.whole.is_finite() { SMALL_TURN } else { SMALL_ALONE }
     }
 
     /// Bounds a class by so many bytes per second from now on; infinity bounds nothing.
@@ -302,7 +307,12 @@ impl Plan {
                     state.awake.push(class);
                     // What it has just told is of this period.
                     let asleep = state.at.saturating_sub(state.known[class]) as f64 / 1e9;
-                    state.class_debts[class].add(0.0, self.ceiling(class), asleep);
+                    state.class_debts[class].add(
+                        0.0,
+                        self.ceiling(class),
+                        asleep,
+                        self.small_turn(),
+                    );
                     state.known[class] = now;
                 }
             }
@@ -317,6 +327,7 @@ impl Plan {
         let fade = FADE.powf(seconds / (PERIOD as f64 / 1e9));
         let (mut sent_in_all, mut waited) = (0.0, false);
         let capacity = self.capacity();
+        let small = self.small_turn();
         let turns = 2.0 * LEAST_TURN * self.workers as f64;
         for &class in &state.awake {
             let bounds = &self.bounds[class];
@@ -343,16 +354,16 @@ impl Plan {
             self.shown[class].waiting.store(waiting.to_bits(), Relaxed);
             let ceiling = self.ceiling(class);
             state.known[class] = now;
-            state.class_debts[class].add(sent, ceiling, seconds);
+            state.class_debts[class].add(sent, ceiling, seconds, small);
             sent_in_all += sent;
-            let ceiling = state.class_debts[class].corrected(ceiling, turns);
+            let ceiling = state.class_debts[class].corrected(ceiling, turns, small);
             let Bounds { priority, weight, .. } = *bounds;
             let guarantee = self.guarantee(class, capacity).min(ceiling);
             state.claims.push(Claim { guarantee, ceiling, priority, weight, demand });
         }
-        state.link_debt.add(sent_in_all, capacity, seconds);
+        state.link_debt.add(sent_in_all, capacity, seconds, small);
         let capacity = state.link_debt.left_over(waited)
-            + state.link_debt.corrected(capacity, turns * state.awake.len() as f64);
+            + state.link_debt.corrected(capacity, turns * state.awake.len() as f64, small);
         let open = allot(capacity, &state.claims, &mut state.shares);
         for (word, value) in self.open.iter().zip(open.words()) {
             word.store(value.to_bits(), Relaxed);

@@ -79,7 +79,11 @@ impl World {
     fn new(capacity: f64, bounds: Vec<Bounds>, workers: usize, flows: Vec<Flow>) -> Self {
         let classes = bounds.len();
         let plan = Plan::new(capacity, bounds, workers);
-        let gate = |class, worker| Gate::new(plan.rate(class, worker));
+        let gate = |class, worker| {
+            let mut gate = Gate::new(plan.rate(class, worker));
+            gate.follow(&plan);
+            gate
+        };
         let gates =
             (0..classes).map(|class| (0..workers).map(|w| gate(class, w)).collect()).collect();
         Self {
