@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,6 +14,11 @@ import trustme
 
 from .gateway import Gateway, running
 from .servers import Handler, Server, echo, hello_http
+
+#: prctl(2). Huge pages would make a gateway's memory grow by 2 MiB for one byte, which is not what tests of memory are
+#: about. Whoever is started inherits it.
+PR_SET_THP_DISABLE = 41
+ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 NAMES = ["allowed.example", "denied.example", "other.example", "api.allowed.example"]
 
