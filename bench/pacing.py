@@ -32,7 +32,7 @@ CASES = ((1, 1), (16, 16), (16, 4))
 #: Seconds until it is measured, and from then on.
 SETTLES, LASTS = 1.0, 5.0
 #: A turn of credits in seconds of the rate, with its bounds in bytes, and what may be saved up: as the gateway's, whose
-#: turns are twice as long while they have no more than 64 KiB.
+#: turns are twice as long while they have no more than 64 KiB, or 256 KiB without a link.
 TURN, LEAST, MOST, SAVED = 0.010, 1_448, 256 << 10, 0.012
 #: asm-generic/socket.h, fcntl.h, netdevice(7).
 SO_MAX_PACING_RATE, F_SETPIPE_SZ, SIOCSIFMTU = 47, 1031, 0x8922

@@ -40,6 +40,7 @@ HOLD: Final = 1.0
 SETTLE: Final = 0.1
 #: Looks. A file that keeps changing is loaded after this many all the same (about 3 s).
 MAX_SETTLING: Final = 30
+
 _log = logging.getLogger(__name__)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -108,51 +109,45 @@ def test_a_folder_that_was_replaced_is_watched_like_the_one_before(
     assert changes(folder, path, poll, put_another_folder_in_place, write_again) == 2
 
 
-def test_what_happens_beside_the_policy_costs_no_look(tmp_path: Path) -> None:
-    file = tmp_path / "policy.yaml"
+def looks(file: Path, *acts: Callable[[Path], None]) -> list[int]:
+    """How many looks each act costs, by events alone. The loop takes nothing in before an act is over."""
     file.write_text("one")
 
-    async def looks() -> int:
+    async def count() -> list[int]:
         watcher = Watcher([str(file)], lambda: asyncio.sleep(0), EVENTS)
         watcher.baseline = await watcher.look()
         task = asyncio.create_task(watcher.run())
         await asyncio.sleep(0.3)
-        before = watcher.looks
-        for number in range(5000):
-            (tmp_path / f"{number}.txt").write_text("something else")
-        await asyncio.sleep(1)
-        assert watcher.looks == before
-        file.write_text("two")
-        await asyncio.sleep(1)
+        found = [watcher.looks]
+        for act in acts:
+            act(file)
+            await asyncio.sleep(1.5)
+            found.append(watcher.looks)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        return watcher.looks - before
+        return [after - before for before, after in itertools.pairwise(found)]
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        assert runner.run(looks())
+        return runner.run(count())
+
+
+def fill(files: int) -> Callable[[Path], None]:
+    def act(file: Path) -> None:
+        for number in range(files):
+            file.with_name(f"{number}.txt").touch()
+
+    return act
+
+
+def test_what_happens_beside_the_policy_costs_no_look(tmp_path: Path) -> None:
+    beside, change = looks(tmp_path / "policy.yaml", fill(5000), rewrite)
+    assert beside == 0 and change > 0
 
 
 def test_events_that_were_lost_are_as_good_as_one(tmp_path: Path) -> None:
-    file = tmp_path / "policy.yaml"
-    file.write_text("one")
-    lost = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) + 1000
-
-    async def looks() -> int:
-        watcher = Watcher([str(file)], lambda: asyncio.sleep(0), EVENTS)
-        watcher.baseline = await watcher.look()
-        task = asyncio.create_task(watcher.run())
-        await asyncio.sleep(0.3)
-        before = watcher.looks
-        for number in range(lost // 2):
-            # Without the loop: it takes nothing in meanwhile.
-            (tmp_path / f"{number}.txt").touch()
-        await asyncio.sleep(2)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        return watcher.looks - before
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        assert runner.run(looks())
+    # Each file is two events and more.
+    kept = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    assert looks(tmp_path / "policy.yaml", fill(kept // 2 + 500))[0] > 0
 
 
 def test_the_swap_of_a_mounted_config_map_is_seen_once(tmp_path: Path, poll: float) -> None:
